@@ -1,0 +1,1 @@
+"""Batched image augmentation on the accelerator, with view fan-out, for PyTorch."""

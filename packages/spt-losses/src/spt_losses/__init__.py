@@ -1,0 +1,1 @@
+"""Self-supervised learning objectives for PyTorch: values and gradients as in the papers, on any number of ranks."""

@@ -1,0 +1,1 @@
+"""Self-supervised methods, one file each, with the Lightning Module and backbones they share."""
