@@ -1,1 +1,75 @@
-"""Pretrain vision and multi-modal models: dict data, a forward function, live probes, a Manager that survives any cluster."""
+"""Pretrain vision and multi-modal models; ``import stable_pretraining as spt``.
+
+One namespace over nine packages. Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from stable_pretraining._lazy import load
+
+if TYPE_CHECKING:
+    from spt_callbacks import LiDAR as LiDAR
+    from spt_callbacks import OnlineKNN as OnlineKNN
+    from spt_callbacks import OnlineProbe as OnlineProbe
+    from spt_callbacks import RankMe as RankMe
+    from spt_manager import Manager as Manager
+    from spt_manager import config_context as config_context
+    from spt_manager import get_config as get_config
+    from spt_manager import set as set
+    from spt_methods import Module as Module
+    from spt_registry import open_registry as open_registry
+
+    from stable_pretraining import augment as augment
+    from stable_pretraining import backbone as backbone
+    from stable_pretraining import callbacks as callbacks
+    from stable_pretraining import data as data
+    from stable_pretraining import forward as forward
+    from stable_pretraining import jax as jax
+    from stable_pretraining import losses as losses
+    from stable_pretraining import methods as methods
+    from stable_pretraining import optim as optim
+    from stable_pretraining import registry as registry
+
+__version__ = version("stable-pretraining")
+
+_ROOMS = (
+    "augment",
+    "backbone",
+    "callbacks",
+    "data",
+    "forward",
+    "jax",
+    "losses",
+    "methods",
+    "optim",
+    "registry",
+)
+
+_NAMES = {
+    "Module": "spt_methods",
+    "Manager": "spt_manager",
+    "config_context": "spt_manager",
+    "get_config": "spt_manager",
+    "set": "spt_manager",
+    "open_registry": "spt_registry",
+    "LiDAR": "spt_callbacks",
+    "OnlineKNN": "spt_callbacks",
+    "OnlineProbe": "spt_callbacks",
+    "RankMe": "spt_callbacks",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f"stable_pretraining.{name}")
+    if name in _NAMES:
+        return getattr(load(_NAMES[name]), name)
+    raise AttributeError(f"module 'stable_pretraining' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({"__version__", *_ROOMS, *_NAMES})

@@ -1,0 +1,67 @@
+"""Attributes that import their home the first time they are used (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+
+def load(module: str, extra: str | None = None) -> ModuleType:
+    """Import ``module``, or say which extra brings it.
+
+    Args:
+        module: Dotted name of the module to import.
+        extra: The extra of ``stable-pretraining`` that installs it; ``None`` if it
+            is always there.
+
+    Raises:
+        ModuleNotFoundError: If the distribution that holds ``module`` is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if extra is None or error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            f"`{package}` is not installed; it comes with an extra: "
+            f'pip install "stable-pretraining[{extra}]"',
+            name=package,
+        ) from error
+
+
+def mirror(
+    name: str, target: str, *, extra: str | None = None, **elsewhere: str
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Make the ``__getattr__`` and ``__dir__`` of a module that presents another one.
+
+    Args:
+        name: ``__name__`` of the presenting module, used in error messages.
+        target: Dotted name of the module whose attributes it presents.
+        extra: The extra that installs ``target``, if it is optional.
+        **elsewhere: Further attributes and the dotted module that each one stands for.
+    """
+
+    def getattribute(attribute: str) -> object:
+        if attribute in elsewhere:
+            return load(elsewhere[attribute], extra)
+        if attribute.startswith("__"):
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
+        home = load(target, extra)
+        try:
+            return getattr(home, attribute)
+        except AttributeError:
+            pass
+        try:
+            return importlib.import_module(f"{target}.{attribute}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{target}.{attribute}":
+                raise
+        raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
+
+    def directory() -> list[str]:
+        public = [entry for entry in dir(load(target, extra)) if not entry.startswith("_")]
+        return sorted({*public, *elsewhere})
+
+    return getattribute, directory

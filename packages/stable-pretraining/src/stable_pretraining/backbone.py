@@ -1,0 +1,10 @@
+"""Backbones and heads: the names of ``spt_methods.backbones``."""
+
+from typing import TYPE_CHECKING
+
+from stable_pretraining._lazy import mirror
+
+if TYPE_CHECKING:
+    from spt_methods.backbones import *
+
+__getattr__, __dir__ = mirror(__name__, "spt_methods.backbones")

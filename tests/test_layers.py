@@ -1,0 +1,106 @@
+"""The layer picture of the architecture, held by tools and by what an import loads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = sorted(path.parent.name for path in (ROOT / "packages").glob("*/pyproject.toml"))
+
+
+def tool(name: str) -> str:
+    """The path of a command-line tool of this environment."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert path, f"{name} is not installed"
+    return path
+
+
+def test_there_are_ten_packages():
+    assert len(PACKAGES) == 10
+
+
+def test_imports_follow_the_layers():
+    result = subprocess.run(
+        [tool("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_declares_what_it_imports(package):
+    source = ROOT / "packages" / package
+    modules = sorted(path.parent.name for path in (ROOT / "packages").glob("*/src/*/__init__.py"))
+    names = [f"{module.replace('_', '-')}={module}" for module in modules]
+    result = subprocess.run(
+        [
+            tool("deptry"),
+            "src",
+            "--config",
+            "pyproject.toml",
+            "--package-module-name-map",
+            ",".join([*names, "pyyaml=yaml", "hydra-core=hydra", "scikit-learn=sklearn"]),
+        ],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "banned"),
+    [
+        ("stable_pretraining", ["torch", "lightning", "jax", "pandas", "timm"]),
+        ("stable_pretraining.cli", ["torch", "lightning", "jax", "pandas"]),
+        ("spt_registry", ["torch", "lightning", "jax", "pandas", "pyarrow"]),
+        ("spt_registry.cli", ["torch", "lightning", "jax", "pandas", "pyarrow"]),
+        ("spt_jax", ["torch", "lightning"]),
+        ("spt_losses", ["lightning", "torchvision", "jax"]),
+        ("spt_optim", ["lightning", "torchvision", "jax"]),
+        ("spt_methods", ["transformers", "jax"]),
+        ("spt_callbacks", ["transformers", "sklearn", "matplotlib", "wandb", "jax"]),
+        ("spt_manager", ["wandb", "trackio", "swanlab", "submitit", "jax"]),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(module, banned, run_python):
+    loaded = run_python(
+        f"import sys, {module}\nprint(' '.join(name for name in {banned!r} if name in sys.modules))"
+    )
+    assert loaded.split() == []
+
+
+@pytest.mark.parametrize(
+    "module", [name.replace("-", "_") for name in PACKAGES if name != "spt-jax"]
+)
+def test_an_import_changes_nothing_in_the_process(module, run_python):
+    changed = run_python(
+        "import os, signal, logging, warnings, sys\n"
+        "import torch, lightning, torchvision, timm, datasets, loguru, torchmetrics\n"
+        "def state():\n"
+        "    return {\n"
+        "        'environ': dict(os.environ),\n"
+        "        'signals': {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)},\n"
+        "        'logging': (list(logging.root.handlers), logging.root.level),\n"
+        "        'loguru': sorted(loguru.logger._core.handlers),\n"
+        "        'filters': list(warnings.filters),\n"
+        "        'meta_path': list(sys.meta_path),\n"
+        "        'excepthook': sys.excepthook,\n"
+        "        'threads': (torch.get_num_threads(), torch.get_default_dtype()),\n"
+        "        'rng': torch.get_rng_state().sum().item(),\n"
+        "    }\n"
+        "before = state()\n"
+        f"import {module}\n"
+        "after = state()\n"
+        "print([key for key in before if before[key] != after[key]])"
+    )
+    assert changed.strip().splitlines()[-1] == "[]"
+
+
+def test_no_entry_point_reaches_other_peoples_trainers():
+    for path in (ROOT / "packages").glob("*/pyproject.toml"):
+        assert "entry-points" not in path.read_text(), path
