@@ -1,4 +1,4 @@
-"""Dict datasets, transforms, the `DataModule`: the names of ``spt_data``, and ``gpu_transforms``."""
+"""Dict datasets, transforms, the `DataModule`: ``spt_data`` and ``gpu_transforms``."""
 
 from typing import TYPE_CHECKING
 

@@ -1,0 +1,138 @@
+"""The demo's run with torch and Lightning: data, Module, callbacks, Manager."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import stable_pretraining as spt
+from stable_pretraining.data import gpu_transforms as gt
+from stable_pretraining.data import transforms
+from stable_pretraining.demo.features import Outcome, Split
+
+if TYPE_CHECKING:
+    from spt_data import DataModule
+
+BATCH_SIZE = 256
+
+
+def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: int) -> Outcome:
+    """Train for ``epochs`` under the Manager and embed both splits before and after."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    module = build_module()
+    width = int(module.backbone.num_features)
+    untrained = copy.deepcopy(module.backbone)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="auto",
+        devices=1,
+        log_every_n_steps=5,
+        callbacks=[*probes(module, width), EpochLine()],
+        enable_model_summary=False,
+    )
+    with spt.config_context(cache_dir=str(cache_dir)):
+        manager = spt.Manager(trainer=trainer, module=module, data=build_data(seed), seed=seed)
+        manager()
+    return Outcome(
+        run_dir=Path(manager.run_dir),
+        trained=(embed(module.backbone, train.images), embed(module.backbone, test.images)),
+        untrained=(embed(untrained, train.images), embed(untrained, test.images)),
+    )
+
+
+def build_data(seed: int) -> DataModule:
+    """Loaders over the bundled images; the two views are made on the batch."""
+    views = gt.StackedMultiView(
+        gt.GPUCompose(
+            [
+                gt.GPURandomResizedCrop(28, scale=(0.3, 1.0)),
+                gt.GPURandomHorizontalFlip(),
+                gt.GPUColorJitter(0.4, 0.4, p=0.8),
+            ]
+        ),
+        n_views=2,
+    )
+    train = spt.data.sample_dataset("train", transform=transforms.ToImage(), gpu_transform=views)
+    test = spt.data.sample_dataset("test", transform=transforms.ToImage())
+    order = torch.Generator().manual_seed(seed)
+    return spt.data.DataModule(
+        train=DataLoader(
+            train, BATCH_SIZE, shuffle=True, drop_last=True, generator=order, num_workers=0
+        ),
+        val=DataLoader(test, BATCH_SIZE, num_workers=0),
+    )
+
+
+def build_module() -> spt.Module:
+    """SimCLR on a ResNet of four basic blocks."""
+    backbone = spt.backbone.from_timm(
+        "resnet18",
+        num_classes=0,
+        in_chans=1,
+        low_resolution=True,
+        layers=(1, 1, 1, 1),
+        channels=(16, 32, 64, 128),
+    )
+    return spt.Module(
+        forward=spt.forward.simclr,
+        backbone=backbone,
+        projector=spt.backbone.MLP(128, 256, 64),
+        simclr_loss=spt.losses.NTXEntLoss(temperature=0.2),
+        optim={
+            "optimizer": {"type": "AdamW", "lr": 2e-3, "weight_decay": 1e-4},
+            "scheduler": {"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1},
+            "interval": "step",
+        },
+        hparams={"method": "simclr", "backbone": "resnet, 4 blocks", "batch_size": BATCH_SIZE},
+    )
+
+
+def probes(module: spt.Module, width: int) -> list[pl.Callback]:
+    """The live evaluation: a linear probe, kNN and the effective rank."""
+    watch = {"input": "embedding", "target": "label"}
+    return [
+        spt.OnlineProbe(
+            module,
+            name="probe",
+            probe=nn.Linear(width, 10),
+            loss=nn.CrossEntropyLoss(),
+            optimizer={"type": "AdamW", "lr": 3e-3},
+            **watch,
+        ),
+        spt.OnlineKNN(name="knn", queue_length=6000, input_dim=width, k=20, **watch),
+        spt.RankMe(name="rankme", target="embedding", queue_length=2048, target_shape=width),
+    ]
+
+
+@torch.no_grad()
+def embed(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Features of clean images, ``(N, D)``, with the network in eval mode."""
+    device = next(backbone.parameters()).device
+    was_training = backbone.training
+    backbone.eval()
+    features = torch.cat([backbone(part.to(device)).cpu() for part in images.split(500)])
+    backbone.train(was_training)
+    return features
+
+
+class EpochLine(pl.Callback):
+    """One line per epoch with the live metrics, for terminals and log files alike."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the metrics of the validation that has just ended."""
+        if trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        print(
+            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+            f"   loss {metrics['fit/loss']:.3f}"
+            f"   probe {100 * metrics['eval/probe_acc']:.1f} %"
+            f"   kNN {100 * metrics['eval/knn_acc']:.1f} %"
+            f"   RankMe {metrics['rankme']:.1f}"
+        )
