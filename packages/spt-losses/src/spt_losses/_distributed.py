@@ -1,0 +1,72 @@
+"""The collectives of the losses; in a single process each of them does nothing.
+
+Gradients follow one rule. A loss computes, on every rank, the mean over the rows of *all*
+ranks, or a local part whose average over ranks is that mean. Backward sums what the ranks
+send to a row; DistributedDataParallel then averages parameters' gradients over ranks, which
+gives the gradient of one process on the concatenated batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks of the default process group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Rank in the default process group; 0 without one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def row_counts(x: Tensor) -> list[int]:
+    """Number of rows of ``x`` on each rank."""
+    if world_size() == 1:
+        return [len(x)]
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
+    counts[rank()] = len(x)
+    dist.all_reduce(counts)
+    return [int(count) for count in counts.tolist()]
+
+
+class _GatherRows(torch.autograd.Function):
+    """Concatenate the rows of all ranks; backward sums over ranks the gradient of own rows."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, counts: list[int]) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.counts = counts
+        parts = [x.new_empty(count, *x.shape[1:]) for count in counts]
+        if len(set(counts)) == 1:
+            dist.all_gather(parts, x.contiguous())
+        else:
+            for source, part in enumerate(parts):
+                if source == rank():
+                    part.copy_(x)
+                dist.broadcast(part, source)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.split(ctx.counts)[rank()], None
+
+
+def gather_rows(x: Tensor, counts: list[int] | None = None) -> Tensor:
+    """Rows of all ranks in rank order, with gradient.
+
+    Args:
+        x: This rank's rows, shape ``(N, ...)``; ranks may differ in ``N``.
+        counts: Rows per rank if already known, as of :func:`row_counts`.
+
+    Returns:
+        Shape ``(sum of N over ranks, ...)``; ``x`` itself in a single process.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _GatherRows.apply(x, counts or row_counts(x))
+    return gathered
