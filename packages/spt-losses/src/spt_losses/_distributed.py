@@ -8,6 +8,8 @@ gives the gradient of one process on the concatenated batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -37,7 +39,7 @@ class _GatherRows(torch.autograd.Function):
     """Concatenate the rows of all ranks; backward sums over ranks the gradient of own rows."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, counts: list[int]) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
         parts = [x.new_empty(count, *x.shape[1:]) for count in counts]
         if len(set(counts)) == 1:
@@ -50,7 +52,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad.split(ctx.counts)[rank()], None

@@ -1,1 +1,12 @@
-"""LARS, closed-form learning-rate schedules and optimizer factories for pretraining in PyTorch."""
+"""LARS, closed-form learning-rate schedules, and optimizer and scheduler factories."""
+
+from spt_optim.lars import LARS as LARS
+from spt_optim.optimizers import create_optimizer as create_optimizer
+from spt_optim.optimizers import is_bias_or_norm_param as is_bias_or_norm_param
+from spt_optim.optimizers import split_params_for_weight_decay as split_params_for_weight_decay
+from spt_optim.schedulers import create_scheduler as create_scheduler
+from spt_optim.schedules import CosineDecayer as CosineDecayer
+from spt_optim.schedules import LinearWarmup as LinearWarmup
+from spt_optim.schedules import LinearWarmupCosineAnnealing as LinearWarmupCosineAnnealing
+from spt_optim.schedules import LinearWarmupCyclicAnnealing as LinearWarmupCyclicAnnealing
+from spt_optim.schedules import LinearWarmupThreeStepsAnnealing as LinearWarmupThreeStepsAnnealing
