@@ -1,0 +1,146 @@
+"""The loaders of a run as one Lightning data module."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as pl
+from loguru import logger
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from spt_data._instantiate import instantiate
+
+SPLITS = ("train", "val", "test", "predict")
+NEEDED = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+OPTIONS = tuple(inspect.signature(StatefulDataLoader.__init__).parameters)[1:]
+
+Split = Any  # a loader, a mapping, a list of them, or None
+
+
+class DataModule(pl.LightningDataModule):
+    """Loaders for training, validation, testing and prediction; each split stands alone.
+
+    Args:
+        train: A loader, used as it is; or a mapping of ``DataLoader`` arguments whose ``dataset``
+            is a dataset or a mapping with ``_target_``, which becomes a resumable
+            ``StatefulDataLoader``; or a list of such.
+        test: The same.
+        val: The same.
+        predict: The same.
+        **kwargs: Kept as attributes, such as ``gpu_transform`` (a callable, or a mapping of
+            stages to callables).
+
+    Raises:
+        KeyError: If a mapping has no ``dataset``.
+        TypeError: If a split is neither a loader nor a mapping.
+        ValueError: If no split is given, or a mapping has a key that ``DataLoader`` does not
+            take.
+    """
+
+    def __init__(
+        self,
+        train: Split = None,
+        test: Split = None,
+        val: Split = None,
+        predict: Split = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        given = {"train": train, "val": val, "test": test, "predict": predict}
+        if all(split is None for split in given.values()):
+            raise ValueError(
+                "DataModule needs at least one of `train`, `val`, `test` and `predict`; give a "
+                "DataLoader or a mapping of its arguments."
+            )
+        for name, split in given.items():
+            for part in split if isinstance(split, (list, tuple)) else [split]:
+                _check_split(name, part)
+        if train is None or val is None:
+            missing = [name for name in ("train", "val") if given[name] is None]
+            logger.debug(f"DataModule has no {' and no '.join(missing)} loader.")
+        self.given = given
+        self.loaders: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            setattr(self, name, value)
+
+    def setup(self, stage: str) -> None:
+        """Build the loaders of a stage.
+
+        Raises:
+            ValueError: If the stage is not ``fit``, ``validate``, ``test`` or ``predict``, or
+                its loader was not given.
+        """
+        if stage not in NEEDED:
+            raise ValueError(f"`stage` must be one of {sorted(NEEDED)}, got {stage!r}.")
+        if self.given[NEEDED[stage][0]] is None:
+            have = [name for name in SPLITS if self.given[name] is not None]
+            raise ValueError(f"Stage {stage!r} needs `{NEEDED[stage][0]}`; DataModule has {have}.")
+        for name in NEEDED[stage]:
+            if name not in self.loaders and self.given[name] is not None:
+                self.loaders[name] = _build(self.given[name])
+
+    def train_dataloader(self) -> Any:
+        """The training loader."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> Any:
+        """The validation loader; an empty list without one."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Any:
+        """The test loader."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """The prediction loader."""
+        return self._loader("predict")
+
+    def _loader(self, name: str) -> Any:
+        if self.given[name] is None:
+            return []
+        if name not in self.loaders:
+            self.loaders[name] = _build(self.given[name])
+        return self.loaders[name]
+
+
+def _check_split(name: str, split: Any) -> None:
+    if split is None or not isinstance(split, Mapping):
+        if split is not None and not hasattr(split, "__iter__"):
+            raise TypeError(
+                f"`{name}` must be a DataLoader or a mapping of its arguments, got "
+                f"{type(split).__name__}."
+            )
+        return
+    if "_target_" in split:
+        return
+    if "dataset" not in split:
+        raise KeyError(f"`{name}` needs the key 'dataset'; it has {sorted(split)}.")
+    unknown = sorted(set(split) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"`{name}` has {unknown}, which DataLoader does not take: {OPTIONS}.")
+
+
+def _build(split: Split) -> Any:
+    if isinstance(split, (list, tuple)):
+        return [_build(part) for part in split]
+    if not isinstance(split, Mapping):
+        return split
+    options = instantiate(split)
+    if not isinstance(options, dict):
+        return options
+    dataset = options["dataset"]
+    options = {
+        key: value(dataset) if isinstance(value, functools.partial) else value
+        for key, value in options.items()
+    }
+    if options.get("num_workers", 0) > 0:
+        options.setdefault("persistent_workers", True)
+    return StatefulDataLoader(**options)
