@@ -1,8 +1,8 @@
 """Make the bundled sample data from the IDX files of Fashion-MNIST.
 
 The files come with Debian's package ``dataset-fashion-mnist``
-(``/usr/share/datasets/fashion-mnist``) or from https://github.com/zalandoresearch/fashion-mnist (MIT licence). For each class the first
-rows in file order are kept, 600 of the training file and 100 of the test file, in the order in
+(``/usr/share/datasets/fashion-mnist``) or from
+https://github.com/zalandoresearch/fashion-mnist (MIT licence). For each class the first rows in file order are kept, 600 of the training file and 100 of the test file, in the order in
 which they stand there.
 
     python tools/make_sample_data.py /usr/share/datasets/fashion-mnist

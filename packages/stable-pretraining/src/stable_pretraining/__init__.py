@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from stable_pretraining._lazy import load
 
 if TYPE_CHECKING:
-    from spt_callbacks import LiDAR as LiDAR
     from spt_callbacks import OnlineKNN as OnlineKNN
     from spt_callbacks import OnlineProbe as OnlineProbe
     from spt_callbacks import RankMe as RankMe
@@ -56,7 +55,6 @@ _NAMES = {
     "get_config": "spt_manager",
     "set": "spt_manager",
     "open_registry": "spt_registry",
-    "LiDAR": "spt_callbacks",
     "OnlineKNN": "spt_callbacks",
     "OnlineProbe": "spt_callbacks",
     "RankMe": "spt_callbacks",

@@ -1,0 +1,41 @@
+"""The two collectives that callbacks need; in a single process they do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Average gradients over ranks with one flat all-reduce."""
+    if world_size() == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order; ranks may differ in their number of rows."""
+    if world_size() == 1:
+        return x
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
+    counts[dist.get_rank()] = len(x)
+    dist.all_reduce(counts)
+    parts = [x.new_empty(int(count), *x.shape[1:]) for count in counts.tolist()]
+    for source, part in enumerate(parts):
+        if source == dist.get_rank():
+            part.copy_(x)
+        dist.broadcast(part, source)
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Callbacks that judge representations while they are trained."""
