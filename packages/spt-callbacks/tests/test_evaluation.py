@@ -4,7 +4,14 @@ import lightning as pl
 import pytest
 import torch
 import torchmetrics
-from spt_callbacks import MissingKeyError, OnlineKNN, OnlineProbe, OnlineQueue, RankMe
+from spt_callbacks import (
+    LoggingCallback,
+    MissingKeyError,
+    OnlineKNN,
+    OnlineProbe,
+    OnlineQueue,
+    RankMe,
+)
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -261,3 +268,12 @@ def test_a_step_that_returns_no_mapping_is_named(tmp_path):
 def test_bad_settings_are_named(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+def test_metrics_are_printed_after_each_validation(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, [*evaluation(), LoggingCallback()], max_epochs=2)
+    trainer.fit(Plain(), *loaders())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 2/2  step 12  eval/knn_acc ")
+    assert "rankme" in lines[1]

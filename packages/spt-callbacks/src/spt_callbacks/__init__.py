@@ -7,3 +7,4 @@ from spt_callbacks.evaluation.rankme import RankMe as RankMe
 from spt_callbacks.evaluation.rankme import rankme as rankme
 from spt_callbacks.keys import MissingKeyError as MissingKeyError
 from spt_callbacks.queue import OnlineQueue as OnlineQueue
+from spt_callbacks.system.logging import LoggingCallback as LoggingCallback

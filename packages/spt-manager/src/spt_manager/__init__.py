@@ -1,1 +1,7 @@
-"""Runs a Lightning training on any machine: run directory, atomic checkpoints, preemption, exact resume, Hydra launch."""
+"""Runs a Lightning training: run directory, atomic checkpoints, resume, registry, Hydra launch."""
+
+from spt_manager.config import Settings as Settings
+from spt_manager.config import config_context as config_context
+from spt_manager.config import get_config as get_config
+from spt_manager.config import set as set
+from spt_manager.manager import Manager as Manager

@@ -1,0 +1,1 @@
+"""Callbacks that report on a run."""

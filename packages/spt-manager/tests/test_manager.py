@@ -1,0 +1,355 @@
+"""The Manager around real, small trainings."""
+
+import json
+
+import lightning as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
+from spt_manager import Manager, config_context
+from spt_manager.checkpoints import AtomicCheckpointIO, is_whole, newest_good
+from spt_manager.launch import run_config
+from spt_registry import RegistryLogger, open_registry
+from torch.utils.data import DataLoader
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
+
+
+class Model(pl.LightningModule):
+    def __init__(self, width=4, fail_at=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.BatchNorm1d(width))
+        self.fail_at = fail_at
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == self.fail_at:
+            raise RuntimeError("planned failure")
+        loss = self.layer(batch).sum(1).sub(1).square().mean()
+        self.log("fit/loss", loss)
+        return {"loss": loss}
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5),
+        }
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        rows = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+        return DataLoader(rows, batch_size=8)
+
+
+def make_trainer(tmp_path, epochs=2, **kwargs):
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path / "elsewhere",
+        **kwargs,
+    )
+
+
+def manager(tmp_path, epochs=2, module=None, trainer=None, **kwargs):
+    return Manager(
+        trainer=trainer or make_trainer(tmp_path, epochs),
+        module=module or Model,
+        data=Data(),
+        **{"seed": 0, **kwargs},
+    )
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with config_context(cache_dir=str(tmp_path / "cache")):
+        yield tmp_path / "cache"
+
+
+def sidecar(run):
+    return json.loads((run.run_dir / "sidecar.json").read_text())
+
+
+def test_a_run_has_its_own_place(tmp_path, cache):
+    run = manager(tmp_path)
+    run()
+    assert run.run_dir.parent.parent.parent == cache / "runs"
+    files = {path.name for path in run.run_dir.iterdir()}
+    assert {"sidecar.json", "heartbeat", "metrics.csv", "run_meta.json", "checkpoints"} <= files
+    names = {path.name for path in (run.run_dir / "checkpoints").iterdir()}
+    assert {"last.ckpt", "last-previous.ckpt"} <= names
+    state = sidecar(run)
+    assert state["status"] == "completed"
+    assert state["hparams"]["width"] == 4
+    assert state["last_checkpoint_path"].endswith("last.ckpt")
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "lightning_logs").exists()
+    assert torch.load(run.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_without_a_cache_dir_it_is_fit(tmp_path):
+    with config_context(cache_dir=None):
+        trainer = make_trainer(tmp_path, logger=False, enable_checkpointing=False)
+        callbacks = list(trainer.callbacks)
+        run = manager(tmp_path, trainer=trainer)
+        run()
+    assert run.run_dir is None
+    assert trainer.callbacks == callbacks
+    assert trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize("way", ["run_id", "same manager", "slurm"])
+def test_calling_again_goes_on_as_if_nothing_had_happened(tmp_path, cache, way, monkeypatch):
+    whole = manager(tmp_path, epochs=5)
+    whole()
+    if way == "slurm":
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    ids = {"run_id": "mine"} if way == "run_id" else {}
+    first = manager(tmp_path, epochs=3, **ids)
+    first()
+    if way == "same manager":
+        again = first
+        again.trainer.fit_loop.max_epochs = 5
+    else:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        again = manager(tmp_path, epochs=5, seed=9, **ids)
+    again()
+    assert again.run_dir == first.run_dir
+    expected, found = whole.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert len(sidecar(again)["attempts"]) == 2
+    (record,) = [r for r in open_registry(cache_dir=cache).query() if r.run_dir == again.run_dir]
+    assert record.status == "completed"
+    steps = open_registry(cache_dir=cache).history(record.run_id)["step"].tolist()
+    assert steps == list(range(15))
+
+
+def test_new_runs_get_new_places(tmp_path, cache):
+    first, second = manager(tmp_path), manager(tmp_path)
+    first()
+    second()
+    assert first.run_dir != second.run_dir
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_corrupt_checkpoint_is_set_aside_and_the_newest_good_one_used(tmp_path, cache, damage):
+    run = manager(tmp_path, epochs=3, run_id="mine")
+    run()
+    last = run.run_dir / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "flipped":
+        content[content.find(b"state_dict")] ^= 0xFF
+    last.write_bytes(bytes(content) if damage == "flipped" else content[: len(content) // 2])
+    if damage == "empty":
+        last.write_bytes(b"")
+    assert not is_whole(last)
+    broken = last.read_bytes()
+    again = manager(tmp_path, epochs=4, run_id="mine")
+    again()
+    assert again.trainer.current_epoch == 4
+    assert (last.parent / "last.ckpt.corrupt").read_bytes() == broken
+    assert is_whole(last)
+
+
+def test_choosing_among_checkpoints(tmp_path):
+    assert newest_good(tmp_path) is None
+    torch.save({"x": 1}, tmp_path / "older.ckpt")
+    torch.save({"x": 2}, tmp_path / "last-previous.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"torn")
+    assert newest_good(tmp_path).name == "last-previous.ckpt"
+    (tmp_path / "last.ckpt").write_bytes(b"torn again")
+    newest_good(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[2:] == ["last.ckpt.corrupt", "last.ckpt.corrupt-1", "older.ckpt"][
+        : len(names) - 2
+    ] or ({"last.ckpt.corrupt", "last.ckpt.corrupt-1"} <= set(names))
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"x": 1}, tmp_path / "last.ckpt")
+    with pytest.raises(Exception, match="pickle"):
+        io.save_checkpoint({"x": lambda: None}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    with pytest.raises(TypeError, match="`storage_options` is not supported"):
+        io.save_checkpoint({}, tmp_path / "last.ckpt", storage_options={})
+
+
+def test_a_failure_is_recorded_with_its_traceback_and_resumes(tmp_path, cache):
+    run = manager(tmp_path, epochs=3, module=lambda: Model(fail_at=4), run_id="mine")
+    with pytest.raises(RuntimeError, match="planned failure"):
+        run()
+    state = sidecar(run)
+    assert state["status"] == "failed"
+    assert "planned failure" in state["error"]
+    assert "training_step" in state["error"]
+    again = manager(tmp_path, epochs=3, run_id="mine")
+    again()
+    assert sidecar(again)["status"] == "completed"
+    assert sidecar(again)["error"] is None
+
+
+def test_ctrl_c_is_an_interruption(tmp_path, cache):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, *args):
+            raise KeyboardInterrupt
+
+    run = manager(tmp_path, trainer=make_trainer(tmp_path, callbacks=[Stop()]))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run()
+    assert sidecar(run)["status"] == "interrupted"
+
+
+def test_the_users_logger_and_savers_are_used(tmp_path, cache):
+    saver = ModelCheckpoint(monitor="fit/loss", filename="best")
+    mine = RegistryLogger(tags=["mine"])
+    trainer = make_trainer(tmp_path, callbacks=[saver], logger=mine)
+    run = manager(tmp_path, trainer=trainer)
+    run()
+    assert [entry for entry in trainer.loggers if isinstance(entry, RegistryLogger)] == [mine]
+    state = sidecar(run)
+    assert state["tags"] == ["mine"]
+    assert state["checkpoint_path"] == str(run.run_dir / "checkpoints" / "best.ckpt")
+
+
+def test_ckpt_path_is_for_loading_only(tmp_path, cache):
+    first = manager(tmp_path, epochs=2)
+    first()
+    start = first.save_checkpoint(tmp_path / "epoch=1-loss=0.35.ckpt")
+    before = start.read_bytes()
+    second = manager(tmp_path, epochs=3, ckpt_path=start)
+    second()
+    assert second.run_dir != first.run_dir
+    assert second.trainer.global_step == 9
+    assert start.read_bytes() == before
+
+
+def test_settings_switch_things_off(tmp_path, cache):
+    with config_context(requeue_checkpoint=False, default_loggers={"registry": False}):
+        run = manager(tmp_path, trainer=make_trainer(tmp_path, logger=False))
+        run()
+    assert not (run.run_dir / "sidecar.json").exists()
+    assert not (run.run_dir / "checkpoints" / "last.ckpt").exists()
+
+
+def test_validate_and_test_prepare_for_themselves(tmp_path, cache):
+    class Both(Data):
+        def val_dataloader(self):
+            return self.train_dataloader()
+
+        test_dataloader = predict_dataloader = val_dataloader
+
+    class Judged(Model):
+        def validation_step(self, batch, batch_idx):
+            self.log("val", self.layer(batch).mean())
+
+        test_step = validation_step
+
+        def predict_step(self, batch, batch_idx):
+            return self.layer(batch)
+
+    run = Manager(trainer=make_trainer(tmp_path), module=Judged(), data=Both())
+    assert "val" in run.validate()[0]
+    assert "val" in run.test()[0]
+    assert len(run.predict()) == 3
+
+
+CONFIG = """
+trainer: {_target_: lightning.Trainer, accelerator: cpu, max_epochs: 2, log_every_n_steps: 1,
+          enable_progress_bar: false, enable_model_summary: false}
+module: {_target_: managed_parts.Model, width: 3}
+data: {_target_: managed_parts.Data}
+seed: 1
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    (tmp_path / "managed_parts.py").write_text(
+        "import lightning as pl, torch\n"
+        "class Model(pl.LightningModule):\n"
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(4, width)\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        return self.layer(batch).square().mean()\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.SGD(self.parameters(), lr=0.1)\n"
+        "class Data(pl.LightningDataModule):\n"
+        "    def train_dataloader(self):\n"
+        "        return torch.utils.data.DataLoader(torch.randn(8, 4), batch_size=4)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path / "config.yaml"
+
+
+def test_a_yaml_runs_with_overrides_and_is_recorded(config, cache):
+    run_config(config, ["module.width=5", "trainer.max_epochs=1"])
+    (record,) = open_registry(cache_dir=cache).query()
+    assert record.status == "completed"
+    assert record.hparams["module.width"] == 5
+    assert record.config["trainer"]["max_epochs"] == 1
+
+
+def test_a_multirun_makes_one_run_per_value(config, cache):
+    run_config(config, ["module.width=2,6"], multirun=True)
+    widths = {record.hparams["module.width"] for record in open_registry(cache_dir=cache).query()}
+    assert widths == {2, 6}
+
+
+def test_configurations_are_built_once(tmp_path, cache):
+    made = []
+
+    def factory():
+        made.append(Model())
+        return made[-1]
+
+    run = manager(tmp_path, module=factory)
+    run()
+    assert made == [run.module]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"trainer": 3}, TypeError, "`trainer` must be a Trainer, a mapping with `_target_` or"),
+        (
+            {"module": {"width": 3}},
+            TypeError,
+            r"`module` is a mapping without `_target_`.*\['width'",
+        ),
+        ({"data": "cifar"}, TypeError, "`data` must be a LightningDataModule.*got str"),
+        (
+            {"ckpt_path": "/no/such.ckpt"},
+            FileNotFoundError,
+            "no checkpoint at `ckpt_path` '/no/such",
+        ),
+        ({"run_id": "a/b"}, ValueError, "`run_id` must be at most 128 letters"),
+    ],
+)
+def test_wrong_arguments_are_named_at_once(arguments, kind, message):
+    given = {"trainer": OmegaConf.create({"_target_": "x"}), "module": Model, **arguments}
+    with pytest.raises(kind, match=message):
+        Manager(**given)
+
+
+def test_a_factory_that_makes_something_else_is_named(tmp_path):
+    with pytest.raises(TypeError, match="`module` made a Linear, expected a LightningModule"):
+        Manager(make_trainer(tmp_path), lambda: torch.nn.Linear(1, 1))()
+
+
+def test_a_configuration_without_its_parts_is_named(tmp_path):
+    (tmp_path / "half.yaml").write_text("trainer: {}\n")
+    with pytest.raises(KeyError, match=r"lacks \['module', 'data'\]; it has \['trainer'\]"):
+        run_config(tmp_path / "half.yaml")
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        run_config(tmp_path / "none.yaml")

@@ -1,0 +1,1 @@
+"""Reading runs: the scanner, the SQLite index, and queries."""

@@ -1,0 +1,162 @@
+"""Scanning and querying, from Python and from the command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from spt_registry import RunWriter, open_registry
+from spt_registry.cli import cli
+from spt_registry.run import open_run_dir, resolve_identity
+
+
+def make(cache_dir, run_id, *, status="completed", tags=(), hparams=None, **metrics):
+    place = open_run_dir(cache_dir, resolve_identity({}, run_id))
+    writer = RunWriter(place.path, run_id, tags=tags, hparams=hparams)
+    writer.log_metrics(metrics, step=3)
+    if status == "running":
+        writer.save()
+        writer._heart.stop()
+    else:
+        writer.finalize(status)
+    return place.path
+
+
+@pytest.fixture
+def cache(tmp_path):
+    make(tmp_path, "alpha", tags=["x"], hparams={"optim": {"lr": 0.1}}, acc=0.5)
+    make(tmp_path, "beta", tags=["x", "sweep:1"], hparams={"optim": {"lr": 0.3}}, acc=0.9)
+    make(tmp_path, "gamma", status="failed", acc=float("nan"))
+    make(tmp_path, "delta", status="running", tags=["x_"], loss=1.0)
+    return tmp_path
+
+
+def ids(records):
+    return [record.run_id for record in records]
+
+
+def test_queries(cache):
+    registry = open_registry(cache_dir=cache)
+    assert len(registry) == 4
+    assert set(ids(registry.query(tag="x"))) == {"alpha", "beta"}
+    assert ids(registry.query(status="failed")) == ["gamma"]
+    assert ids(registry.query(alive=True)) == ["delta"]
+    assert ids(registry.query(hparams={"optim.lr": 0.3})) == ["beta"]
+    assert ids(registry.query(sort_by="summary.acc"))[:2] == ["beta", "alpha"]
+    assert ids(registry.query(sort_by="acc", descending=False))[:2] == ["alpha", "beta"]
+    assert ids(registry.query(sort_by="hparams.optim.lr", limit=1)) == ["beta"]
+    assert ids(registry.query(hparams={"optim.lr": 0.1}, limit=1)) == ["alpha"]
+    assert registry["al"].run_id == "alpha"
+    assert registry.get("nothing") is None
+    with pytest.raises(KeyError, match="No run 'nothing'"):
+        registry["nothing"]
+    assert registry.history("beta")["acc"].tolist() == [0.9]
+    table = registry.to_dataframe(tag="x")
+    assert set(table["hparams.optim.lr"]) == {0.1, 0.3}
+
+
+def test_a_silent_run_is_lost(cache):
+    (heartbeat,) = cache.glob("runs/*/*/delta/heartbeat")
+    os.utime(heartbeat, (time.time() - 1000,) * 2)
+    record = open_registry(cache_dir=cache)["delta"]
+    assert (record.status, record.alive) == ("lost", False)
+
+
+def test_a_scan_reads_only_what_changed_and_the_index_may_be_deleted(cache):
+    registry = open_registry(cache_dir=cache)
+    report = registry.scan()
+    assert (report.total, report.updated, report.unchanged) == (4, 0, 4)
+    make(cache, "epsilon")
+    assert registry.scan().updated == 1
+    assert registry.scan(full=True).updated == 5
+    (cache / "registry.db").unlink()
+    assert len(open_registry(cache_dir=cache)) == 5
+    (cache / "registry.db").write_bytes(b"no database" * 100)
+    assert len(open_registry(cache_dir=cache)) == 5
+
+
+def test_broken_and_missing_runs_do_not_stop_the_others(cache):
+    (broken,) = cache.glob("runs/*/*/alpha/sidecar.json")
+    open_registry(cache_dir=cache)
+    broken.write_text('{"run_id": "al')
+    (gone,) = cache.glob("runs/*/*/beta")
+    shutil.move(gone, cache / "elsewhere")
+    report = open_registry(cache_dir=cache, scan=False).scan()
+    assert report.broken == [str(broken)]
+    assert report.missing == 1
+    assert open_registry(cache_dir=cache)["beta"].status == "missing"
+    shutil.move(cache / "elsewhere", gone)
+    os.utime(gone / "sidecar.json")
+    assert open_registry(cache_dir=cache)["beta"].status == "completed"
+
+
+def test_a_moved_cache_keeps_its_runs(cache, tmp_path_factory):
+    open_registry(cache_dir=cache)
+    other = tmp_path_factory.mktemp("other") / "moved"
+    shutil.move(cache, other)
+    record = open_registry(cache_dir=other)["beta"]
+    assert record.run_dir.is_dir()
+    assert record.status == "completed"
+
+
+def test_a_mistyped_cache_dir_is_an_error_and_is_not_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no cache directory"):
+        open_registry(cache_dir=tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_which_cache_dir(monkeypatch):
+    monkeypatch.delenv("SPT_CACHE_DIR", raising=False)
+    with pytest.raises(ValueError, match="Which cache directory"):
+        open_registry()
+
+
+def invoke(cache, *args):
+    return CliRunner().invoke(cli, [*args, "--cache-dir", str(cache)])
+
+
+def test_the_commands(cache, tmp_path):
+    listed = invoke(cache, "ls", "--sort", "acc").output.splitlines()
+    assert listed[0].split("\t") == ["run_id", "status", "created", "tags", "acc", "loss"]
+    assert listed[1].startswith("beta\tcompleted")
+    assert json.loads(invoke(cache, "ls", "--json", "--tag", "x_").output)["run_id"] == "delta"
+    best = invoke(cache, "best", "acc")
+    assert best.output.splitlines()[1].startswith("beta\t0.9")
+    assert len(best.output.splitlines()) == 3
+    shown = invoke(cache, "show", "bet")
+    assert "hparams.optim.lr" in shown.output
+    assert "0.3" in shown.output
+    assert "unchanged" in invoke(cache, "scan").output
+    for suffix in ("csv", "parquet"):
+        out = tmp_path / f"out.{suffix}"
+        assert invoke(cache, "export", str(out), "--tag", "x").exit_code == 0
+        assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show", "nothing"), "No run 'nothing'"),
+        (("best", "nothing"), "No completed run has the metric 'nothing'; there are ['acc'"),
+    ],
+)
+def test_failures_have_a_message_and_an_exit_code(cache, args, message):
+    result = invoke(cache, *args)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_readers_and_scanners_do_not_lock_each_other_out(cache):
+    program = (
+        "import sys\nfrom spt_registry import open_registry\n"
+        "for _ in range(15): assert len(open_registry(cache_dir=sys.argv[1])) == 4\n"
+    )
+    command = [sys.executable, "-c", program, str(cache)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        _, error = process.communicate()
+        assert process.returncode == 0, error.decode()
