@@ -1,0 +1,71 @@
+"""The shapes of a batch, and the mapping that a forward function returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Batch = Mapping[str, Any]
+State = dict[str, Any]
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+def views_of(batch: Any) -> list[Batch]:
+    """The views of a batch: a list, the list under ``views``, named views, or the one image.
+
+    Args:
+        batch: A list of view dicts; a dict with ``views``; a dict with ``image``; or a dict whose
+            values are view dicts, in their order.
+
+    Raises:
+        ValueError: If there is no view in it.
+    """
+    if isinstance(batch, (list, tuple)):
+        views = list(batch)
+    elif isinstance(batch, Mapping) and "views" in batch:
+        views = list(batch["views"])
+    elif isinstance(batch, Mapping) and "image" in batch:
+        views = [batch]
+    elif isinstance(batch, Mapping):
+        views = [value for value in batch.values() if isinstance(value, Mapping)]
+    else:
+        views = []
+    if not views or not all(isinstance(view, Mapping) and "image" in view for view in views):
+        held = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+        raise ValueError(
+            f"The batch has no views: it needs 'image', 'views' or named views with an 'image' each; "
+            f"got {held}."
+        )
+    return views
+
+
+def two_views_of(batch: Any, caller: str) -> list[Batch]:
+    """The two views of a training batch.
+
+    Raises:
+        ValueError: If there is another number of views.
+    """
+    views = views_of(batch)
+    if len(views) != 2:
+        raise ValueError(
+            f"{caller} trains on 2 views, got {len(views)}. Make them with MultiViewTransform in the "
+            "data set or with StackedMultiView as its `gpu_transform`."
+        )
+    return views
+
+
+def images_of(views: list[Batch]) -> Tensor:
+    """The images of all views, one view after the other."""
+    return torch.cat([view["image"] for view in views])
+
+
+def labels_of(batch: Any, views: list[Batch]) -> State:
+    """``{"label": ...}`` with one row per image of all views, or nothing without labels."""
+    if all("label" in view for view in views):
+        return {"label": torch.cat([view["label"] for view in views])}
+    if isinstance(batch, Mapping) and "label" in batch:
+        return {"label": torch.cat([batch["label"]] * len(views))}
+    return {}

@@ -1,0 +1,208 @@
+"""The Module: steps, errors, and the grammar of `optim`."""
+
+import functools
+
+import lightning as pl
+import pytest
+import torch
+from spt_methods import MissingLossError, Module
+from spt_optim import LARS
+from torch import nn
+from torch.utils.data import DataLoader
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
+
+
+def regress(self, batch, stage):
+    embedding = self.backbone(batch["x"])
+    state = {"embedding": embedding, "loss": (embedding.sum(1) - 1).square().mean()}
+    return state
+
+
+def make(forward=regress, **kwargs):
+    return Module(forward=forward, backbone=nn.Linear(4, 2), **kwargs)
+
+
+def loader(n=12, batch_size=2):
+    rows = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+    return DataLoader([{"x": row} for row in rows], batch_size=batch_size)
+
+
+def fit(module, tmp_path, *loaders, **kwargs):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **{"max_epochs": 2, **kwargs},
+    )
+    trainer.fit(module, *(loaders or (loader(),)))
+    return trainer
+
+
+def test_the_default_is_adamw_with_a_cosine_over_the_run(tmp_path):
+    trainer = fit(make(), tmp_path)
+    (optimizer,) = trainer.optimizers
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == 12
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind"),
+    [
+        ("SGD", torch.optim.SGD),
+        (torch.optim.Adam, torch.optim.Adam),
+        (functools.partial(torch.optim.SGD, lr=0.5), torch.optim.SGD),
+        ({"optimizer": {"type": "LARS", "lr": 5, "weight_decay": 1e-6}}, LARS),
+        ({"optimizer": "AdamW", "scheduler": None}, torch.optim.AdamW),
+    ],
+)
+def test_forms_of_optim(tmp_path, optim, kind):
+    trainer = fit(make(optim=optim), tmp_path)
+    assert type(trainer.optimizers[0]) is kind
+    scheduled = not (isinstance(optim, dict) and "scheduler" in optim)
+    assert len(trainer.lr_scheduler_configs) == scheduled
+
+
+@pytest.mark.parametrize(
+    ("interval", "accumulate", "horizon"), [("step", 1, 12), ("step", 3, 4), ("epoch", 1, 2)]
+)
+def test_the_horizon_counts_the_schedulers_own_steps(tmp_path, interval, accumulate, horizon):
+    optim = {
+        "optimizer": {"type": "SGD", "lr": 1.0},
+        "scheduler": {"type": "CosineAnnealingLR"},
+        "interval": interval,
+    }
+    trainer = fit(make(optim=optim), tmp_path, accumulate_grad_batches=accumulate)
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == horizon
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_plateau_follows_its_metric(tmp_path):
+    optim = {"optimizer": "SGD", "scheduler": "ReduceLROnPlateau", "monitor": "fit/loss"}
+    trainer = fit(make(optim=optim), tmp_path)
+    assert trainer.lr_scheduler_configs[0].monitor == "fit/loss"
+
+
+@pytest.mark.filterwarnings("ignore:.*will run with no optimizer")
+@pytest.mark.parametrize("optim", [None, False, {}])
+def test_no_optimizer_trains_nothing(tmp_path, optim):
+    module = make(optim=optim)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    fit(module, tmp_path)
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+def test_frozen_parameters_stay_out_of_the_optimizer(tmp_path):
+    module = make(optim="SGD")
+    module.backbone.bias.requires_grad_(False)
+    trainer = fit(module, tmp_path)
+    assert trainer.optimizers[0].param_groups[0]["params"] == [module.backbone.weight]
+
+
+def test_accumulation_equals_the_large_batch(tmp_path):
+    results = []
+    for size, accumulate in ((6, 1), (2, 3)):
+        torch.manual_seed(0)
+        module = make(optim={"optimizer": {"type": "SGD", "lr": 0.1}, "scheduler": None})
+        trainer = fit(
+            module, tmp_path, loader(batch_size=size), accumulate_grad_batches=accumulate,
+            gradient_clip_val=0.5,
+        )  # fmt: skip
+        results.append(module.backbone.weight.detach())
+        assert trainer.global_step == 4
+    torch.testing.assert_close(*results)
+
+
+def test_several_validation_loaders_and_mixed_precision(tmp_path):
+    trainer = fit(make(), tmp_path, loader(), [loader(), loader()], precision="bf16-mixed")
+    assert "fit/loss" in trainer.callback_metrics
+    assert "hparams/lr" in trainer.callback_metrics
+
+
+def test_the_batch_is_not_written_to(tmp_path):
+    seen = []
+
+    def forward(self, batch, stage):
+        seen.append(sorted(batch))
+        return regress(self, batch, stage)
+
+    fit(make(forward), tmp_path)
+    assert all(keys == ["x"] for keys in seen)
+
+
+def test_a_forward_may_be_a_dotted_path_or_a_method():
+    module = Module(forward="spt_methods.forward.simclr")
+    assert module.forward.__name__ == "simclr"
+
+    class Own(Module):
+        def forward(self, batch, stage):
+            return {"stage": stage}
+
+    assert Own()(None, "fit") == {"stage": "fit"}
+
+
+def test_a_forward_without_a_loss_names_what_it_returned(tmp_path):
+    def nothing(self, batch, stage):
+        return {"embedding": batch["x"], "los": 0.0}
+
+    message = (
+        "the forward function 'nothing' of Module must return a scalar tensor under 'loss', got "
+        r"nothing; it returned \['embedding', 'los'\]"
+    )
+    with pytest.raises(MissingLossError, match=message):
+        fit(make(nothing), tmp_path)
+
+    def vector(self, batch, stage):
+        return {"loss": self.backbone(batch["x"])}
+
+    with pytest.raises(MissingLossError, match=r"got a tensor of shape \(2, 2\)"):
+        fit(make(vector), tmp_path)
+
+    def bare(self, batch, stage):
+        return self.backbone(batch["x"]).mean()
+
+    with pytest.raises(TypeError, match=r"must return a dict, got a tensor of shape \(\)"):
+        fit(make(bare), tmp_path)
+
+
+def test_a_gpu_transform_on_the_module_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="it belongs to the data"):
+        fit(make(gpu_transform=dict), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "kind", "message"),
+    [
+        ({"forward": 3}, TypeError, "`forward` must be a function"),
+        (
+            {"forward": "spt_methods.forward.nope"},
+            ValueError,
+            "no forward function at 'spt_methods",
+        ),
+        ({"forward": "nope"}, ValueError, "no forward function at 'nope'"),
+        ({"optim": 3}, TypeError, "`optim` must be a name"),
+        ({"optim": {"lr": 1}}, ValueError, "must have the key 'optimizer'"),
+        ({"optim": {"optimizer": "SGD", "intervall": "step"}}, ValueError, "intervall"),
+        ({"optim": {"optimizer": "SGD", "interval": "batch"}}, ValueError, "'step' or 'epoch'"),
+    ],
+)
+def test_wrong_arguments_are_named(kwargs, kind, message):
+    with pytest.raises(kind, match=message):
+        Module(**kwargs)
+
+
+def test_unknown_optimizers_and_frozen_modules_are_named(tmp_path):
+    with pytest.raises(ValueError, match="Unknown optimizer 'AdamWW'; did you mean 'AdamW'"):
+        fit(make(optim="AdamWW"), tmp_path)
+    frozen = make()
+    frozen.requires_grad_(False)
+    with pytest.raises(ValueError, match="Module has no trainable parameter"):
+        fit(frozen, tmp_path)
+
+
+def test_hyper_parameters_are_recorded():
+    assert make(hparams={"lr": 0.1}).hparams == {"lr": 0.1}
