@@ -3,9 +3,8 @@
 import functools
 
 import pytest
-import torch
-from spt_data import DataModule, FromTorchDataset
-from torch.utils.data import DataLoader, RandomSampler
+from spt_data import DataModule, FromTorchDataset, RepeatedRandomSampler
+from torch.utils.data import DataLoader
 
 
 def dataset(n=6):
@@ -29,14 +28,14 @@ def test_mappings_become_resumable_loaders():
                 "dataset": [(i,) for i in range(8)],
                 "names": ["x"],
             },
-            "sampler": functools.partial(RandomSampler, generator=torch.Generator()),
+            "sampler": functools.partial(RepeatedRandomSampler, seed=1),
             "batch_size": 2,
         },
         val={"dataset": dataset(), "batch_size": 4},
     )
     data.setup("fit")
     loader = data.train_dataloader()
-    assert isinstance(loader.sampler, RandomSampler)
+    assert isinstance(loader.sampler, RepeatedRandomSampler)
     batches = iter(loader)
     first = next(batches)["x"].tolist()
     state = loader.state_dict()

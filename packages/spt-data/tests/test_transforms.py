@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from spt_data import static, transforms
 from torch.utils.data import default_collate
 from torchvision.transforms.v2 import functional as F
@@ -89,6 +89,19 @@ def test_the_solarize_threshold_is_the_same_for_all_kinds(kind):
     torch.testing.assert_close(result.round().to(torch.uint8), expected)
     with pytest.raises(ValueError, match="128 of 255 is written 0.5"):
         transforms.RandomSolarize(threshold=128)
+
+
+def test_the_blur_of_pil_images():
+    blur = transforms.PILGaussianBlur(sigma=(1.5, 1.5))
+    for mode in ("L", "RGB"):
+        image = picture(mode)
+        expected = image.filter(ImageFilter.GaussianBlur(1.5))
+        assert blur({"image": image})["image"].tobytes() == expected.tobytes()
+    assert transforms.PILGaussianBlur(p=0.0)({"image": image})["image"] is image
+    with pytest.raises(TypeError, match="needs a PIL image at 'image', got Tensor"):
+        blur({"image": torch.ones(3, 4, 4)})
+    with pytest.raises(ValueError, match="`sigma` must be a range"):
+        transforms.PILGaussianBlur(sigma=(2.0, 1.0))
 
 
 def test_views_share_nothing_and_collate():

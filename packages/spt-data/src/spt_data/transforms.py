@@ -278,6 +278,58 @@ class GaussianBlur(WrapTorchTransform):
         super().__init__(_random(v2.GaussianBlur(kernel_size, sigma), p), source, target)
 
 
+class _Blur:
+    """A filter for ``Image.filter``, as Pillow's ``ImageFilter.GaussianBlur``."""
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+
+    def filter(self, image: Any) -> Any:
+        """Blur one band."""
+        return image.gaussian_blur((self.radius, self.radius))
+
+
+class PILGaussianBlur(SampleTransform):
+    """Blur a PIL image with a random radius; on PIL images it is faster than ``GaussianBlur``.
+
+    Args:
+        sigma: Range of the radius in pixels, [0.1, 2.0] by default.
+        p: Probability.
+        source: Key of a PIL image.
+        target: Key of the result.
+
+    Raises:
+        TypeError: When called, if the image is not a PIL image.
+        ValueError: If the range or the probability is not one.
+    """
+
+    def __init__(
+        self,
+        sigma: Sequence[float] | None = None,
+        p: float = 1,
+        source: str = "image",
+        target: str = "image",
+    ) -> None:
+        super().__init__(source, target)
+        self.sigma = (0.1, 2.0) if sigma is None else tuple(sigma)
+        if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise ValueError(f"`sigma` must be a range (low, high), got {sigma}.")
+        self._operation = _random(self._blur, p)
+
+    def _blur(self, value: Any) -> Any:
+        low, high = self.sigma
+        return value.filter(_Blur(float(torch.empty(()).uniform_(low, high))))
+
+    def apply(self, value: Any) -> Any:
+        """Blur."""
+        if not hasattr(value, "filter"):
+            raise TypeError(
+                f"PILGaussianBlur needs a PIL image at {self.source!r}, got "
+                f"{type(value).__name__}; use GaussianBlur for tensors."
+            )
+        return self._operation(value)
+
+
 class Lambda(SampleTransform):
     """Store ``lambd(sample)`` at ``target``.
 
