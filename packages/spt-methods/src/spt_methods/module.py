@@ -141,7 +141,7 @@ class Module(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Log the learning rate."""
         optimizers = self.trainer.optimizers
-        if optimizers:
+        if optimizers and optimizers[0].param_groups:
             self.log("hparams/lr", optimizers[0].param_groups[0]["lr"], on_step=True)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -33,7 +33,7 @@ def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: i
         accelerator="auto",
         devices=1,
         log_every_n_steps=5,
-        callbacks=[*probes(module, width), EpochLine()],
+        callbacks=probes(module, width),
         enable_model_summary=False,
     )
     with spt.config_context(cache_dir=str(cache_dir)):
@@ -75,14 +75,13 @@ def build_module() -> spt.Module:
         "resnet18",
         num_classes=0,
         in_chans=1,
-        low_resolution=True,
         layers=(1, 1, 1, 1),
-        channels=(16, 32, 64, 128),
+        channels=(32, 64, 128, 256),
     )
     return spt.Module(
         forward=spt.forward.simclr,
         backbone=backbone,
-        projector=spt.backbone.MLP(128, 256, 64),
+        projector=spt.backbone.MLP(256, 256, 64, norm_layer="batch_norm"),
         simclr_loss=spt.losses.NTXEntLoss(temperature=0.2),
         optim={
             "optimizer": {"type": "AdamW", "lr": 2e-3, "weight_decay": 1e-4},
@@ -120,19 +119,3 @@ def embed(backbone: nn.Module, images: Tensor) -> Tensor:
     backbone.train(was_training)
     return features
 
-
-class EpochLine(pl.Callback):
-    """One line per epoch with the live metrics, for terminals and log files alike."""
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the metrics of the validation that has just ended."""
-        if trainer.sanity_checking:
-            return
-        metrics = trainer.callback_metrics
-        print(
-            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
-            f"   loss {metrics['fit/loss']:.3f}"
-            f"   probe {100 * metrics['eval/probe_acc']:.1f} %"
-            f"   kNN {100 * metrics['eval/knn_acc']:.1f} %"
-            f"   RankMe {metrics['rankme']:.1f}"
-        )
