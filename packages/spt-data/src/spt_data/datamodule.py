@@ -12,6 +12,7 @@ from loguru import logger
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from spt_data._instantiate import instantiate
+from spt_data.loader import Loader
 
 SPLITS = ("train", "val", "test", "predict")
 NEEDED = {
@@ -20,7 +21,7 @@ NEEDED = {
     "test": ("test",),
     "predict": ("predict",),
 }
-OPTIONS = tuple(inspect.signature(StatefulDataLoader.__init__).parameters)[1:]
+OPTIONS = (*tuple(inspect.signature(StatefulDataLoader.__init__).parameters)[1:], "seed")
 
 Split = Any  # a loader, a mapping, a list of them, or None
 
@@ -31,7 +32,8 @@ class DataModule(pl.LightningDataModule):
     Args:
         train: A loader, used as it is; or a mapping of ``DataLoader`` arguments whose ``dataset``
             is a dataset or a mapping with ``_target_``, which becomes a resumable
-            ``StatefulDataLoader``; or a list of such.
+            ``StatefulDataLoader`` and whose augmentation is keyed by sample and epoch (``seed``
+            may be given); or a list of such.
         test: The same.
         val: The same.
         predict: The same.
@@ -68,6 +70,7 @@ class DataModule(pl.LightningDataModule):
             logger.debug(f"DataModule has no {' and no '.join(missing)} loader.")
         self.given = given
         self.loaders: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {}
         for name, value in kwargs.items():
             setattr(self, name, value)
 
@@ -85,7 +88,24 @@ class DataModule(pl.LightningDataModule):
             raise ValueError(f"Stage {stage!r} needs `{NEEDED[stage][0]}`; DataModule has {have}.")
         for name in NEEDED[stage]:
             if name not in self.loaders and self.given[name] is not None:
-                self.loaders[name] = _build(self.given[name])
+                self._store(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position and epoch of the training loader, when it was built from a mapping."""
+        loader = self.loaders.get("train")
+        return {"train": loader.state_dict()} if isinstance(loader, Loader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there, now or when the loader is built."""
+        self._pending = dict(state_dict)
+        loader = self.loaders.get("train")
+        if isinstance(loader, Loader) and "train" in self._pending:
+            loader.load_state_dict(self._pending.pop("train"))
+
+    def _store(self, name: str) -> None:
+        loader = self.loaders[name] = _build(self.given[name])
+        if isinstance(loader, Loader) and name in self._pending:
+            loader.load_state_dict(self._pending.pop(name))
 
     def train_dataloader(self) -> Any:
         """The training loader."""
@@ -107,7 +127,7 @@ class DataModule(pl.LightningDataModule):
         if self.given[name] is None:
             return []
         if name not in self.loaders:
-            self.loaders[name] = _build(self.given[name])
+            self._store(name)
         return self.loaders[name]
 
 
@@ -143,4 +163,4 @@ def _build(split: Split) -> Any:
     }
     if options.get("num_workers", 0) > 0:
         options.setdefault("persistent_workers", True)
-    return StatefulDataLoader(**options)
+    return Loader(**options)

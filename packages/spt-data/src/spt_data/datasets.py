@@ -6,10 +6,25 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.utils.data
+
+from spt_data._draws import keyed_draws
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
+
+
+def _clock() -> torch.Tensor:
+    """Whether draws are keyed, the epoch, and the seed, where running workers can read them."""
+    return torch.zeros(3, dtype=torch.int64).share_memory_()
+
+
+def row_and_view(index: Any) -> tuple[int, Sample]:
+    """Split an index that may be a ``(row, view)`` pair; the view belongs into the sample."""
+    if isinstance(index, tuple):
+        return int(index[0]), {"view_idx": int(index[1])}
+    return int(index), {}
 
 
 class Dataset(torch.utils.data.Dataset[Sample]):
@@ -30,10 +45,24 @@ class Dataset(torch.utils.data.Dataset[Sample]):
                 raise TypeError(f"`{name}` must be callable, got {type(value).__name__}.")
         self.transform = transform
         self.gpu_transform = gpu_transform
+        self._clock = _clock()
+
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Draw each sample's augmentation from (seed, epoch, row, view) from now on.
+
+        Running workers see it too. Without a call, transforms draw from torch's global generator.
+        """
+        self._clock.copy_(torch.tensor([1, epoch, seed]))
 
     def process_sample(self, sample: Sample) -> Sample:
         """Apply the transform, if there is one."""
-        return sample if self.transform is None else self.transform(sample)
+        if self.transform is None:
+            return sample
+        keyed, epoch, seed = self._clock.tolist()
+        if not keyed or "sample_idx" not in sample:
+            return self.transform(sample)
+        with keyed_draws(seed, epoch, sample["sample_idx"], sample.get("view_idx", 0)):
+            return self.transform(sample)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -46,11 +75,13 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         new.__dict__.update({key: copy.deepcopy(v, memo) for key, v in self.__dict__.items()})
+        new._clock = _clock().copy_(self._clock)
         return new
 
     def __copy__(self) -> Dataset:
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
+        new._clock = _clock().copy_(self._clock)
         return new
 
 
@@ -95,8 +126,9 @@ class FromTorchDataset(Dataset):
         """Number of samples."""
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Sample:
-        """One sample."""
+    def __getitem__(self, index: int | tuple[int, int]) -> Sample:
+        """One sample; a ``(row, view)`` pair also sets ``view_idx``."""
+        index, extra = row_and_view(index)
         fields = self.dataset[index]
         if not isinstance(fields, (tuple, list)) or len(fields) != len(self.names):
             count = len(fields) if isinstance(fields, (tuple, list)) else type(fields).__name__
@@ -107,7 +139,7 @@ class FromTorchDataset(Dataset):
         sample = dict(zip(self.names, fields, strict=True))
         if self.add_sample_idx:
             sample["sample_idx"] = index % len(self)
-        return self.process_sample(sample)
+        return self.process_sample({**sample, **extra})
 
 
 class Subset(Dataset):
@@ -136,14 +168,24 @@ class Subset(Dataset):
         """Number of samples."""
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Sample:
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Pass it on to the dataset, if it takes it."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch, seed)
+
+    def _inner(self, index: Any) -> Any:
+        if isinstance(index, tuple):
+            return self.indices[index[0]], index[1]
+        return self.indices[index]
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample of the underlying dataset."""
-        sample: Sample = self.dataset[self.indices[index]]
+        sample: Sample = self.dataset[self._inner(index)]
         return sample
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
         """Several samples, read together when the dataset can."""
-        rows = [self.indices[index] for index in indices]
+        rows = [self._inner(index) for index in indices]
         if hasattr(self.dataset, "__getitems__"):
             samples: list[Sample] = self.dataset.__getitems__(rows)
             return samples

@@ -9,7 +9,7 @@ from typing import Any
 import datasets as hf
 import torch.utils.data
 
-from spt_data.datasets import Dataset, Sample, Transform
+from spt_data.datasets import Dataset, Sample, Transform, row_and_view
 
 
 def HFDataset(
@@ -136,28 +136,29 @@ class HFMapDataset(Dataset):
         """Number of samples."""
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Sample:
-        """One sample.
+    def __getitem__(self, index: int | tuple[int, int]) -> Sample:
+        """One sample; a ``(row, view)`` pair also sets ``view_idx``.
 
         Raises:
             ValueError: If its image cannot be decoded.
         """
-        index = int(index)
+        row, extra = row_and_view(index)
         try:
-            sample = self.dataset[index]
+            sample = self.dataset[row]
         except OSError as error:  # Pillow's UnidentifiedImageError is one
-            raise ValueError(f"Sample {index} cannot be decoded: {error}") from error
-        return self._finish(sample, index)
+            raise ValueError(f"Sample {row} cannot be decoded: {error}") from error
+        return self._finish({**sample, **extra}, row)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
         """Several samples, read from disk together."""
+        keys = [row_and_view(index) for index in indices]
         try:
-            columns = self.dataset[[int(index) for index in indices]]
+            columns = self.dataset[[row for row, _ in keys]]
         except OSError:
             return [self[index] for index in indices]  # names the sample that is broken
         return [
-            self._finish({key: values[i] for key, values in columns.items()}, int(index))
-            for i, index in enumerate(indices)
+            self._finish({**{key: values[i] for key, values in columns.items()}, **extra}, row)
+            for i, (row, extra) in enumerate(keys)
         ]
 
     def _finish(self, sample: Sample, index: int) -> Sample:
@@ -200,8 +201,8 @@ class HFIterableDataset(torch.utils.data.IterableDataset[Sample]):
         self.dataset = self.dataset.shuffle(seed=seed, buffer_size=buffer_size)
         return self
 
-    def set_epoch(self, epoch: int) -> None:
-        """Change the order of a shuffled stream."""
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Change the order of a shuffled stream; its seed is that of ``shuffle``."""
         self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Sample]:

@@ -56,8 +56,8 @@ class _Iteration(Iterator[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from there."""
-        self.sampler.epoch = state["epoch"]
         self._start(state["epoch"], state["yielded"])
+        self.sampler.epoch = self.epoch + (self.yielded >= len(self.items))
 
 
 class _Resumable:
