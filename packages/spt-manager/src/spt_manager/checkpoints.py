@@ -134,7 +134,7 @@ class LastCheckpoint(Checkpoint):
             return
         self._saved_at = trainer.global_step
         path = self.folder / LAST
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self.last_model_path = str(path)
         if trainer.is_global_zero:
             for logger_ in trainer.loggers:

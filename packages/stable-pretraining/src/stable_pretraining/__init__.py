@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from stable_pretraining._lazy import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spt_callbacks import OnlineKNN as OnlineKNN
     from spt_callbacks import OnlineProbe as OnlineProbe
     from spt_callbacks import RankMe as RankMe
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from spt_manager import get_config as get_config
     from spt_manager import set as set
     from spt_methods import Module as Module
-    from spt_registry import open_registry as open_registry
+    from spt_registry import Registry
 
     from stable_pretraining import augment as augment
     from stable_pretraining import backbone as backbone
@@ -54,7 +56,6 @@ _NAMES = {
     "config_context": "spt_manager",
     "get_config": "spt_manager",
     "set": "spt_manager",
-    "open_registry": "spt_registry",
     "OnlineKNN": "spt_callbacks",
     "OnlineProbe": "spt_callbacks",
     "RankMe": "spt_callbacks",
@@ -70,4 +71,27 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({"__version__", *_ROOMS, *_NAMES})
+    return sorted({"__version__", "open_registry", *_ROOMS, *_NAMES})
+
+
+def open_registry(
+    db_path: str | Path | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    scan: bool = True,
+) -> Registry:
+    """Open the registry of a cache directory, by default the one of ``spt.set(cache_dir=...)``.
+
+    Args:
+        db_path: The index; ``{cache_dir}/registry.db`` by default.
+        cache_dir: Root of the runs.
+        scan: Bring the index up to date first.
+
+    Raises:
+        FileNotFoundError: If the cache directory does not exist.
+        ValueError: If none is given or set.
+    """
+    if cache_dir is None:
+        cache_dir = load("spt_manager.config").get_config().cache_dir
+    found: Registry = load("spt_registry").open_registry(db_path, cache_dir=cache_dir, scan=scan)
+    return found

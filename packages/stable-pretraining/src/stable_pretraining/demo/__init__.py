@@ -11,7 +11,7 @@ from typing import Literal
 from stable_pretraining._lazy import load
 from stable_pretraining.demo.features import Outcome, Split, knn_accuracy, load_split
 
-EPOCHS = {"torch": 24, "jax": 8}
+EPOCHS = {"torch": 16, "jax": 8}
 
 
 def run_demo(

@@ -27,7 +27,7 @@ def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: i
     pl.seed_everything(seed, workers=True, verbose=False)
     module = build_module()
     width = int(module.backbone.num_features)
-    untrained = copy.deepcopy(module.backbone)
+    untrained = calibrated(copy.deepcopy(module.backbone), train.images)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="auto",
@@ -110,6 +110,15 @@ def probes(module: spt.Module, width: int) -> list[pl.Callback]:
 
 
 @torch.no_grad()
+def calibrated(backbone: nn.Module, images: Tensor) -> nn.Module:
+    """Give BatchNorm the statistics of the images, so that the baseline is a fair one."""
+    backbone.train()
+    for part in images.split(BATCH_SIZE):
+        backbone(part)
+    return backbone
+
+
+@torch.no_grad()
 def embed(backbone: nn.Module, images: Tensor) -> Tensor:
     """Features of clean images, ``(N, D)``, with the network in eval mode."""
     device = next(backbone.parameters()).device
@@ -118,4 +127,3 @@ def embed(backbone: nn.Module, images: Tensor) -> Tensor:
     features = torch.cat([backbone(part.to(device)).cpu() for part in images.split(500)])
     backbone.train(was_training)
     return features
-
