@@ -95,10 +95,13 @@ def fit(folder, module, ckpt=None, **options):
 @pytest.mark.filterwarnings("ignore:.*no `validation_step`")
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("stop_at", [4, 5, -3])
-def test_a_run_goes_on_with_the_very_same_batches(tmp_path, num_workers, stop_at):
-    options = {"sampler": RepeatedRandomSampler(12, seed=1), "num_workers": num_workers}
-    whole = fit(str(tmp_path), Recorder(stop_at), **options)
+@pytest.mark.parametrize("order", ["shuffle", "sampler"])
+def test_a_run_goes_on_with_the_very_same_batches(tmp_path, num_workers, stop_at, order):
+    def options():
+        value = True if order == "shuffle" else RepeatedRandomSampler(12, seed=1)
+        return {order: value, "num_workers": num_workers}
+
+    whole = fit(str(tmp_path), Recorder(stop_at), **options())
     assert len(whole) == 9
-    options["sampler"] = RepeatedRandomSampler(12, seed=1)
-    rest = fit(str(tmp_path), Recorder(), ckpt=str(tmp_path / "stop.ckpt"), **options)
+    rest = fit(str(tmp_path), Recorder(), ckpt=str(tmp_path / "stop.ckpt"), **options())
     assert rest == whole[abs(stop_at) :]
