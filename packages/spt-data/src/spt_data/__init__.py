@@ -10,6 +10,7 @@ from spt_data.huggingface import HFDataset as HFDataset
 from spt_data.huggingface import HFIterableDataset as HFIterableDataset
 from spt_data.huggingface import HFMapDataset as HFMapDataset
 from spt_data.loader import Loader as Loader
+from spt_data.masks import RandomMask as RandomMask
 from spt_data.sample import sample_dataset as sample_dataset
 from spt_data.samplers import RandomBatchSampler as RandomBatchSampler
 from spt_data.samplers import RepeatedRandomSampler as RepeatedRandomSampler
