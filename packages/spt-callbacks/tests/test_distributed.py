@@ -1,12 +1,13 @@
 """Two real processes: averaged probe gradients, gathered queues."""
 
 import os
+import subprocess
+import sys
 
 import lightning as pl
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from spt_callbacks import OnlineKNN, OnlineProbe, RankMe
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
@@ -90,7 +91,14 @@ def test_two_ranks_agree_with_one_process(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    command = [sys.executable, __file__, str(port), str(tmp_path)]
+    ranks = [
+        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
     (first, one), (second, two) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
     )
@@ -100,3 +108,7 @@ def test_two_ranks_agree_with_one_process(tmp_path):
         assert torch.equal(first[key], second[key])
     assert one == two
     assert one == pytest.approx(expected, rel=1e-5)
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[3]), int(sys.argv[1]), sys.argv[2])

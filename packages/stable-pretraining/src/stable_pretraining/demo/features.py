@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class Outcome:
     untrained: tuple[Tensor, Tensor]
 
 
-def load_split(split: str) -> Split:
+def load_split(split: Literal["train", "test"]) -> Split:
     """Read a bundled split into memory."""
     import torch
     from spt_data import sample_dataset, transforms

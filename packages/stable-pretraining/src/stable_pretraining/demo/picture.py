@@ -46,7 +46,8 @@ def draw(history: pd.DataFrame, outcome: Outcome, train: Split, test: Split, pat
 
     figure = Figure(figsize=(13, 9), layout="constrained")
     FigureCanvasAgg(figure)
-    curves, sheet = figure.subfigures(2, 1, height_ratios=[1, 1.6])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.6])
+    curves, sheet = parts
     draw_curves(curves, history)
     draw_neighbours(sheet, outcome, train, test)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +81,10 @@ def draw_neighbours(figure: Any, outcome: Outcome, train: Split, test: Split) ->
     )
     grid = figure.subplots(len(queries), NEIGHBOURS + 1)
     for row, query, neighbours in zip(grid, queries, found, strict=True):
-        row[0].imshow(test.images[query, 0], cmap="gray_r")
+        row[0].imshow(test.images[query, 0].numpy(), cmap="gray_r")
         for axes, index in zip(row[1:], neighbours, strict=True):
             same = bool(train.labels[index] == test.labels[query])
-            axes.imshow(train.images[index, 0], cmap="gray_r")
+            axes.imshow(train.images[index, 0].numpy(), cmap="gray_r")
             axes.spines[:].set_color("#16a34a" if same else "#dc2626")
             axes.spines[:].set_linewidth(2)
         for axes in row:

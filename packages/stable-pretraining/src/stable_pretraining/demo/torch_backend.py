@@ -20,28 +20,30 @@ if TYPE_CHECKING:
     from spt_data import DataModule
 
 BATCH_SIZE = 256
+WIDTH = 256
 
 
 def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: int) -> Outcome:
     """Train for ``epochs`` under the Manager and embed both splits before and after."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    module = build_module()
-    width = int(module.backbone.num_features)
-    untrained = calibrated(copy.deepcopy(module.backbone), train.images)
+    backbone = build_backbone()
+    module = build_module(backbone)
+    untrained = calibrated(copy.deepcopy(backbone), train.images)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="auto",
         devices=1,
         log_every_n_steps=5,
-        callbacks=probes(module, width),
+        callbacks=probes(module),
         enable_model_summary=False,
     )
     with spt.config_context(cache_dir=str(cache_dir)):
         manager = spt.Manager(trainer=trainer, module=module, data=build_data(seed), seed=seed)
         manager()
+    assert manager.run_dir is not None  # the cache directory is set
     return Outcome(
-        run_dir=Path(manager.run_dir),
-        trained=(embed(module.backbone, train.images), embed(module.backbone, test.images)),
+        run_dir=manager.run_dir,
+        trained=(embed(backbone, train.images), embed(backbone, test.images)),
         untrained=(embed(untrained, train.images), embed(untrained, test.images)),
     )
 
@@ -51,9 +53,9 @@ def build_data(seed: int) -> DataModule:
     views = gt.StackedMultiView(
         gt.GPUCompose(
             [
-                gt.GPURandomResizedCrop(28, scale=(0.3, 1.0)),
+                gt.GPURandomResizedCrop(28, scale=(0.4, 1.0)),
                 gt.GPURandomHorizontalFlip(),
-                gt.GPUColorJitter(0.4, 0.4, p=0.8),
+                gt.GPUColorJitter(0.6, 0.6, p=0.8),
             ]
         ),
         n_views=2,
@@ -69,20 +71,20 @@ def build_data(seed: int) -> DataModule:
     )
 
 
-def build_module() -> spt.Module:
-    """SimCLR on a ResNet of four basic blocks."""
-    backbone = spt.backbone.from_timm(
-        "resnet18",
-        num_classes=0,
-        in_chans=1,
-        layers=(1, 1, 1, 1),
-        channels=(32, 64, 128, 256),
+def build_backbone() -> nn.Module:
+    """A ResNet of four basic blocks."""
+    return spt.backbone.from_timm(
+        "resnet18", num_classes=0, in_chans=1, layers=(1, 1, 1, 1), channels=(32, 64, 128, WIDTH)
     )
+
+
+def build_module(backbone: nn.Module) -> spt.Module:
+    """SimCLR on the backbone."""
     return spt.Module(
         forward=spt.forward.simclr,
         backbone=backbone,
-        projector=spt.backbone.MLP(256, 256, 64, norm_layer="batch_norm"),
-        simclr_loss=spt.losses.NTXEntLoss(temperature=0.2),
+        projector=spt.backbone.MLP(WIDTH, 256, 64, norm_layer="batch_norm"),
+        simclr_loss=spt.losses.NTXEntLoss(temperature=0.1),
         optim={
             "optimizer": {"type": "AdamW", "lr": 2e-3, "weight_decay": 1e-4},
             "scheduler": {"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1},
@@ -92,20 +94,18 @@ def build_module() -> spt.Module:
     )
 
 
-def probes(module: spt.Module, width: int) -> list[pl.Callback]:
+def probes(module: spt.Module) -> list[pl.Callback]:
     """The live evaluation: a linear probe, kNN and the effective rank."""
-    watch = {"input": "embedding", "target": "label"}
     return [
         spt.OnlineProbe(
             module,
             name="probe",
-            probe=nn.Linear(width, 10),
+            probe=nn.Linear(WIDTH, 10),
             loss=nn.CrossEntropyLoss(),
             optimizer={"type": "AdamW", "lr": 3e-3},
-            **watch,
         ),
-        spt.OnlineKNN(name="knn", queue_length=6000, input_dim=width, k=20, **watch),
-        spt.RankMe(name="rankme", target="embedding", queue_length=2048, target_shape=width),
+        spt.OnlineKNN(name="knn", queue_length=6000, input_dim=WIDTH, k=20),
+        spt.RankMe(name="rankme", target="embedding", queue_length=2048, target_shape=WIDTH),
     ]
 
 

@@ -1,0 +1,42 @@
+"""`spt demo` for one epoch: it trains, records, reports and draws."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+from spt_registry import open_registry
+from stable_pretraining.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+def run_demo(tmp_path, *options):
+    result = CliRunner().invoke(
+        main,
+        ["demo", "--epochs", "1", "--cache-dir", str(tmp_path), *options],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    (record,) = open_registry(cache_dir=tmp_path).query()
+    assert record.status == "completed"
+    assert {"eval/knn_acc", "eval/probe_acc", "rankme"} <= set(record.summary)
+    picture = record.run_dir / "demo.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(picture) in result.output.replace("\n", "")
+    assert record.run_id in result.output
+    found = re.findall(r"│ (.*?) +│ +\d+ +│ +([\d.]+) %", result.output)
+    accuracy = {name: float(value) for name, value in found}
+    assert accuracy["raw pixels"] == pytest.approx(80.1, abs=0.1)
+    return accuracy
+
+
+def test_the_demo_trains_an_encoder_that_beats_the_untrained_one(tmp_path):
+    accuracy = run_demo(tmp_path)
+    assert accuracy["trained encoder"] > accuracy["same encoder, untrained"] + 10
+
+
+def test_the_demo_runs_with_jax(tmp_path):
+    accuracy = run_demo(tmp_path, "--jax")
+    assert accuracy["trained encoder"] > 60
