@@ -277,3 +277,29 @@ def test_metrics_are_printed_after_each_validation(tmp_path, capsys):
     assert len(lines) == 2
     assert lines[1].startswith("epoch 2/2  step 12  eval/knn_acc ")
     assert "rankme" in lines[1]
+
+
+def test_a_label_beyond_the_classes_is_named(tmp_path):
+    knn = OnlineKNN(name="k", queue_length=9, num_classes=2)
+    with pytest.raises(
+        ValueError, match="OnlineKNN 'k' was told 2 classes, but 'label' holds .* 2"
+    ):
+        make_trainer(tmp_path, [knn]).fit(Plain(), *loaders())
+
+
+def test_a_short_last_window_is_averaged_over_what_came(tmp_path):
+    def run(batch_size, accumulate):
+        torch.manual_seed(0)
+        probe = OnlineProbe(
+            name="p",
+            input="x",
+            probe=nn.Linear(8, 3),
+            loss=nn.CrossEntropyLoss(),
+            optimizer={"type": "SGD", "lr": 0.5},
+            accumulate_grad_batches=accumulate,
+        )
+        loader = DataLoader(samples(24), batch_size)
+        make_trainer(tmp_path, [probe], max_epochs=1).fit(Plain(), loader)
+        return probe.module.weight.detach()
+
+    torch.testing.assert_close(run(8, 3), run(4, 9))  # one step over the same 24 rows

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from spt_callbacks import knn_vote, rankme
+from spt_callbacks import MissingKeyError, knn_vote, rankme
 from spt_callbacks.queue import Queues, Ring
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,14 +91,16 @@ def test_resizing_keeps_the_newest(length):
 
 def test_callbacks_share_one_ring_and_a_batch_is_added_once():
     queues = Queues()
-    queues.request(("a",), 4)
-    queues.request(("a", "b"), 6)
+    queues.request(("a",), 4, "one")
+    queues.request(("a", "b"), 6, "two")
     assert queues.rings["a"].length == 6
     assert queues.snapshot(("a",), 3) is None
     for index in (0, 0, 1):
-        queues.append(index, {"a": torch.arange(2) + index}, {"b": torch.ones(2)}, "test")
+        queues.append(index, {"a": torch.arange(2) + index}, {"b": torch.ones(2)})
     a, b = queues.snapshot(("a", "b"), 3)
     assert a.tolist() == [1, 1, 2]
     assert len(b) == 3
-    with pytest.raises(ValueError, match="`queue_length` must be >= 1, got 0"):
-        queues.request(("a",), 0)
+    with pytest.raises(ValueError, match="`queue_length` of three must be >= 1, got 0"):
+        queues.request(("a",), 0, "three")
+    with pytest.raises(MissingKeyError, match="two needs the key 'b'; the step returned"):
+        queues.append(2, {"a": torch.ones(1)}, {})

@@ -76,6 +76,17 @@ def test_the_rate_can_be_capped():
     torch.testing.assert_close(weight.detach(), torch.full((2, 2), 100.0 - 0.5 * 1e-3))
 
 
+def test_the_cap_at_a_rate_of_zero_is_its_limit():
+    buffers = []
+    for lr in (0.0, 1e-9):
+        weight = nn.Parameter(torch.full((2, 2), 100.0))
+        weight.grad = torch.ones(2, 2)
+        optimizer = LARS([weight], lr=lr, eta=1e-3, clip_lr=True)
+        optimizer.step()
+        buffers.append(optimizer.state[weight]["momentum_buffer"])
+    torch.testing.assert_close(*buffers)
+
+
 def test_a_group_may_overrule_the_exclusion():
     bias, table = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))
     bias.grad, table.grad = torch.ones(3), torch.ones(2, 2)

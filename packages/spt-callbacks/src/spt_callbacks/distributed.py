@@ -15,15 +15,25 @@ def world_size() -> int:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Average gradients over ranks with one flat all-reduce."""
-    if world_size() == 1:
+    """Average gradients over ranks with one flat all-reduce; a rank without one counts as zero."""
+    trained = [p for p in parameters if p.requires_grad]
+    if world_size() == 1 or not trained:
         return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([grad.flatten() for grad in grads])
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
+    )
     dist.all_reduce(flat)
     flat /= world_size()
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    for p, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        p.grad = part.view_as(p).clone()
+
+
+def same_on_all_ranks(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors by those of rank 0."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        dist.broadcast(tensor.detach(), 0)
 
 
 def gather_rows(x: Tensor) -> Tensor:

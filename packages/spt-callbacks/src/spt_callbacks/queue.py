@@ -72,32 +72,39 @@ class Queues:
 
     def __init__(self) -> None:
         self.rings: dict[str, Ring] = {}
+        self.askers: dict[str, str] = {}
         self.batch: int | None = None
 
-    def request(self, keys: tuple[str, ...], length: int) -> None:
+    def request(self, keys: tuple[str, ...], length: int, caller: str) -> None:
         """Ask for rings of these keys, at least ``length`` long.
+
+        Args:
+            keys: Keys of the step's outputs or of the batch.
+            length: Rows to keep.
+            caller: Who asks, for messages.
 
         Raises:
             ValueError: If ``length`` is below 1.
         """
         if length < 1:
-            raise ValueError(f"`queue_length` must be >= 1, got {length}.")
+            raise ValueError(f"`queue_length` of {caller} must be >= 1, got {length}.")
+        self.batch = None  # a new run may begin with the number at which the last one ended
         for key in keys:
+            self.askers.setdefault(key, caller)
             ring = self.rings.setdefault(key, Ring(length))
             if ring.length < length:
                 ring.resize(length)
 
-    def append(self, index: int, outputs: Any, batch: Any, caller: str) -> None:
+    def append(self, index: int, outputs: Any, batch: Any) -> None:
         """Add the rows of a training batch, once however many callbacks say so.
 
         Raises:
             MissingKeyError: If a requested key is missing.
-            ValueError: If the keys differ in their number of rows.
         """
         if index == self.batch:
             return
         self.batch = index
-        rows = {key: look_up(key, outputs, batch, caller) for key in self.rings}
+        rows = {key: look_up(key, outputs, batch, self.askers[key]) for key in self.rings}
         for key, ring in self.rings.items():
             ring.append(rows[key])
 
@@ -142,7 +149,7 @@ class OnlineQueue(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ask for the ring."""
-        queues_of(trainer).request((self.key,), self.queue_length)
+        queues_of(trainer).request((self.key,), self.queue_length, self.state_key)
 
     def on_train_batch_end(
         self,
@@ -153,8 +160,7 @@ class OnlineQueue(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Add this batch's rows."""
-        index = trainer.fit_loop.total_batch_idx
-        queues_of(trainer).append(index, outputs, batch, self.state_key)
+        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the snapshot."""

@@ -39,6 +39,10 @@ class LARS(Optimizer):
     Raises:
         ValueError: If a number is out of its range.
 
+    Note:
+        The denominator is the paper's sum of norms. The code of BYOL, Barlow Twins, VICReg and DINO
+        takes the norm of the sum, ``|g + weight_decay * p|``; the two agree without decay.
+
     Example:
         >>> layer = torch.nn.Linear(4, 2)
         >>> optimizer = LARS(layer.parameters(), lr=0.3, weight_decay=1e-6)
@@ -140,7 +144,8 @@ def _adapt(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> 
     slopes = torch.stack(torch._foreach_norm(grads))
     ratio = eta * weights / (slopes + decay * weights + group["eps"])
     if group["clip_lr"]:
-        ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else ratio
+        # at a rate of 0 the cap is what the ratio tends to
+        ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
     ratio = torch.where((weights > 0) & (slopes > 0), ratio, torch.ones_like(ratio))
     decayed = torch._foreach_add(grads, params, alpha=decay) if decay else grads
     return list(torch._foreach_mul(decayed, list(ratio.unbind())))

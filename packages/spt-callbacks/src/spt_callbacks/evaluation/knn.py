@@ -132,7 +132,7 @@ class OnlineKNN(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ask for the queues."""
-        queues_of(trainer).request((self.input, self.target), self.queue_length)
+        queues_of(trainer).request((self.input, self.target), self.queue_length, self.caller)
 
     def on_train_batch_end(
         self,
@@ -144,7 +144,7 @@ class OnlineKNN(pl.Callback):
     ) -> None:
         """Add this batch to the bank."""
         self._rows(outputs, batch)
-        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch, self.caller)
+        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch)
 
     def _rows(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         features = look_up(self.input, outputs, batch, self.caller)
@@ -161,7 +161,13 @@ class OnlineKNN(pl.Callback):
         """Take the bank."""
         self.bank = queues_of(trainer).snapshot((self.input, self.target), self.queue_length)
         if self.bank is not None:
-            self._classes = self.num_classes or self._told() or int(self.bank[1].max()) + 1
+            seen = int(self.bank[1].max()) + 1
+            self._classes = self.num_classes or self._told() or seen
+            if seen > self._classes:
+                raise ValueError(
+                    f"{self.caller} was told {self._classes} classes, but {self.target!r} holds the "
+                    f"label {seen - 1}."
+                )
         elif not trainer.sanity_checking:
             logger.warning(f"{self.caller} has no training features yet and reports nothing.")
 

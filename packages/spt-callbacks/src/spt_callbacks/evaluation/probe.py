@@ -10,7 +10,7 @@ import torch
 from spt_optim import create_optimizer, create_scheduler
 from torch import Tensor, nn
 
-from spt_callbacks.distributed import average_gradients
+from spt_callbacks.distributed import average_gradients, same_on_all_ranks
 from spt_callbacks.keys import Key, check_rows, look_up
 from spt_callbacks.metrics import StageMetrics
 
@@ -94,6 +94,7 @@ class OnlineProbe(pl.Callback):
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Any = None
         self._saved: dict[str, Any] = {}
+        self._waiting = 0
 
     @property
     def state_key(self) -> str:
@@ -129,6 +130,7 @@ class OnlineProbe(pl.Callback):
             )
             self.scheduler = self._make_scheduler(trainer)
         self._restore(with_optimizer=True)
+        same_on_all_ranks([*self.module.parameters(), *self.module.buffers()])
 
     def _make_scheduler(self, trainer: pl.Trainer) -> Any:
         if self.scheduler_config is None:
@@ -170,16 +172,23 @@ class OnlineProbe(pl.Callback):
             self.module.train()
             predictions = self.module(features)
             loss = self.loss(predictions, targets)
-            (loss / self.accumulate_grad_batches).backward()
-        if (batch_idx + 1) % self.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            loss.backward()
+        self._waiting += 1
+        if self._waiting == self.accumulate_grad_batches or trainer.is_last_batch:
             self._step()
-        pl_module.log(f"train/{self.name}_loss", loss.detach(), on_step=False, on_epoch=True)
+        pl_module.log(
+            f"train/{self.name}_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True
+        )
         self.train_metrics.update(predictions.detach(), targets)
 
     def _step(self) -> None:
         assert self.module is not None
         assert self.optimizer is not None
         parameters = list(self.module.parameters())
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if self._waiting > 1:  # the mean over the batches that really came
+            torch._foreach_div_(grads, self._waiting)
+        self._waiting = 0
         average_gradients(parameters)
         if self.gradient_clip_val is not None:
             nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)

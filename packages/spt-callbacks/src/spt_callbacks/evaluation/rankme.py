@@ -73,7 +73,7 @@ class RankMe(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ask for the queue."""
-        queues_of(trainer).request((self.target,), self.queue_length)
+        queues_of(trainer).request((self.target,), self.queue_length, f"RankMe {self.name!r}")
 
     def on_train_batch_end(
         self,
@@ -84,8 +84,7 @@ class RankMe(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Add this batch's embeddings."""
-        caller = f"RankMe {self.name!r}"
-        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch, caller)
+        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute and log."""
