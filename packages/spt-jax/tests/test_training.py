@@ -1,5 +1,6 @@
 """Whole runs of a small network: traces, learning, resume, records, errors."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -86,18 +87,56 @@ def test_a_run_learns_and_is_recorded(whole):
     assert history["eval/knn_acc"].notna().sum() == 15
 
 
-def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, whole):
-    spj_total = run(tmp_path, 15, run_id="whole-again")
-    assert all(np.array_equal(a, b) for a, b in zip(leaves(spj_total), leaves(whole), strict=True))
+def test_a_run_cut_in_mid_epoch_goes_on_bitwise(tmp_path, whole):
+    trainer = spj.Trainer(max_epochs=15, max_steps=3, callbacks=callbacks(), log_every_n_steps=3)
+    module = simclr()
+    module.settings = dataclasses.replace(module.settings, optim=whole.module.settings.optim)
+    tx = {"optim": spj.create_optimizer(module.settings.optim, total_steps=30)}
+    module.settings = dataclasses.replace(module.settings, **tx)
+    first = spj.Manager(
+        trainer, module, *loaders(), cache_dir=tmp_path, run_id="cut", save_every_n_epochs=5
+    )
+    first()
+    assert (trainer.current_epoch, trainer.epoch_batches, trainer.global_step) == (1, 1, 3)
+    rest = simclr()
+    rest.settings = dataclasses.replace(rest.settings, **tx)
+    again = run(tmp_path, 15, run_id="cut", module=rest)
+    assert again.trainer.global_step == 30
+    for a, b in zip(leaves(again), leaves(whole), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_finished_run_gives_its_weights_again(tmp_path):
+    first = run(tmp_path, 1)
+    again = run(tmp_path, 1)
+    assert again.trainer.global_step == 2
+    for a, b in zip(leaves(first), leaves(again), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_random_state_of_the_module_is_saved(tmp_path):
+    def forward(self, batch, stage):
+        embedding = self.drop(self.layer(batch["image"].reshape(len(batch["image"]), -1)))
+        return {"embedding": embedding, "loss": (embedding**2).mean()}
+
+    def make():
+        return spj.Module(
+            forward=forward,
+            layer=nnx.Linear(36, 4, rngs=nnx.Rngs(0)),
+            drop=nnx.Dropout(0.5, rngs=nnx.Rngs(1)),
+        )
+
+    def fit(folder, epochs, module):
+        trainer = spj.Trainer(max_epochs=epochs, progress=False)
+        spj.Manager(trainer, module, loaders()[0], cache_dir=folder, run_id="d")()
+        return jax.device_get(nnx.state(module, nnx.Param)["layer"]["kernel"][...])
+
+    expected = fit(tmp_path / "a", 3, make())
+    fit(tmp_path / "b", 1, make())
+    assert np.array_equal(fit(tmp_path / "b", 3, make()), expected)
 
 
 def test_stopping_and_going_on(tmp_path, whole):
-    class Stop(spj.Callback):
-        name = "stop"
-
-        def finish(self, state):
-            raise RuntimeError("planned failure")
-
     first = spj.Trainer(max_epochs=15, callbacks=callbacks(), log_every_n_steps=3)
     manager = spj.Manager(first, simclr(), *loaders(), cache_dir=tmp_path, run_id="mine")
     ends = []
@@ -177,6 +216,8 @@ def test_mistakes_are_named(tmp_path):
         KeyError, match=r"RankMe 'rankme' needs \['embedding'\]; .*\['label', 'loss'\]"
     ):
         fit(no_embedding, spj.RankMe())
+    with pytest.raises(TypeError, match="a generator, which can be used only once"):
+        spj.Trainer().fit(simclr(), (batch for batch in train))
     with pytest.raises(ValueError, match="training loader gave no batch"):
         spj.Trainer().fit(simclr(), [])
     with pytest.raises(ValueError, match="`max_epochs` and `log_every_n_steps` must be >= 1"):

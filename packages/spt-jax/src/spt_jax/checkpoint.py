@@ -30,8 +30,8 @@ def save(path: str | Path, state: Any, **meta: int) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    leaves = [np.asarray(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
-    numbered = {str(i): leaf for i, leaf in enumerate(leaves)}
+    leaves = jax.device_get([plain(leaf) for leaf in jax.tree.leaves(state)])
+    numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
     payload = serialization.msgpack_serialize({"leaves": numbered, "meta": dict(meta)})
     with atomic_file(path) as file:
         file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
@@ -40,6 +40,26 @@ def save(path: str | Path, state: Any, **meta: int) -> None:
             link.unlink(missing_ok=True)
             os.link(path, link)
             os.replace(link, previous(path))
+
+
+def plain(leaf: Any) -> Any:
+    """A leaf as an array of numbers; a typed random key as its data."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def alike(stored: np.ndarray, model: Any) -> jax.Array:
+    """Stored numbers as an array, or as a random key where the model has one."""
+    array = jax.numpy.asarray(stored)
+    if not is_key(model):
+        return array
+    key: jax.Array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(model))
+    return key
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def previous(path: Path) -> Path:
@@ -68,13 +88,13 @@ def load(path: str | Path, state: Any) -> tuple[Any, dict[str, int]]:
     stored = serialization.msgpack_restore(payload)
     leaves, structure = jax.tree.flatten(state)
     found = [stored["leaves"][str(i)] for i in range(len(stored["leaves"]))]
-    expected = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves]
+    expected = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in map(plain, leaves)]
     if [(leaf.shape, leaf.dtype) for leaf in found] != expected:
         raise ValueError(
             f"{path} holds {len(found)} arrays of other shapes than the {len(leaves)} of this module, "
             "optimizer and callbacks. Resume with the same ones."
         )
-    restored = [jax.numpy.asarray(leaf) for leaf in found]
+    restored = [alike(leaf, model) for leaf, model in zip(found, leaves, strict=True)]
     return jax.tree.unflatten(structure, restored), dict(stored["meta"])
 
 

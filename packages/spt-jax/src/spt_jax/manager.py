@@ -67,14 +67,16 @@ class Manager:
         writer = RunWriter(place.path, place.run_id, tags=["jax", *self.identity.tags])
         path = place.path / "checkpoints" / "last.msgpack"
 
-        def restore(state: State) -> tuple[State, int]:
+        def restore(state: State) -> tuple[State, int, int]:
             found = checkpoint.load_newest(path, state)
-            return (state, 0) if found is None else (found[0], found[1]["epoch"])
+            if found is None:
+                return state, 0, 0
+            return found[0], found[1]["epoch"], found[1]["batches"]
 
         def save(trainer: Trainer) -> None:
-            ended = trainer.current_epoch == trainer.max_epochs
-            if ended or trainer.current_epoch % self.save_every_n_epochs == 0:
-                checkpoint.save(path, trainer.state, epoch=trainer.current_epoch)
+            if trainer.done or trainer.current_epoch % self.save_every_n_epochs == 0:
+                meta = {"epoch": trainer.current_epoch, "batches": trainer.epoch_batches}
+                checkpoint.save(path, trainer.state, **meta)
                 writer.log_checkpoint(last=str(path))
 
         self.trainer.loggers.insert(0, writer)

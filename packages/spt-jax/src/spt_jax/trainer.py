@@ -36,6 +36,7 @@ class Trainer:
     Attributes:
         callback_metrics: Latest value of each metric.
         current_epoch: Finished epochs.
+        epoch_batches: Batches of the current epoch that were seen.
         global_step: Finished steps.
     """
 
@@ -65,6 +66,8 @@ class Trainer:
         self.callback_metrics: dict[str, float] = {}
         self.current_epoch = 0
         self.global_step = 0
+        self.epoch_batches = 0
+        self._told_short = False
         self.engine: Engine | None = None
         self.state: State | None = None
         self.on_epoch_end: list[Callable[[Trainer], None]] = []
@@ -75,7 +78,7 @@ class Trainer:
         module: Module,
         train_loader: Iterable[Any],
         val_loader: Iterable[Any] | None = None,
-        restore: Callable[[State], tuple[State, int]] | None = None,
+        restore: Callable[[State], tuple[State, int, int]] | None = None,
     ) -> Module:
         """Train; the module holds the new weights afterwards.
 
@@ -83,11 +86,18 @@ class Trainer:
             module: What to train.
             train_loader: Batches; asked for again each epoch. ``set_epoch`` is called if present.
             val_loader: Batches to evaluate on after each epoch.
-            restore: From the first state to the one to go on from, and its finished epochs.
+            restore: From the first state to the one to go on from, its finished epochs, and the
+                batches of the next epoch that it has seen.
 
         Raises:
+            TypeError: If the training loader can be used only once.
             ValueError: If the training loader is empty.
         """
+        if iter(train_loader) is train_loader:
+            raise TypeError(
+                f"The training loader is a {type(train_loader).__name__}, which can be used only "
+                "once; give a list, an ArrayLoader or a DataLoader."
+            )
         first = next(iter(train_loader), None)
         if first is None:
             raise ValueError("The training loader gave no batch.")
@@ -98,13 +108,14 @@ class Trainer:
         self.engine = Engine(module, tx, self.callbacks, self.seed)
         self.state = self.engine.init(arrays_of(first))
         if restore is not None:
-            self.state, self.current_epoch = restore(self.state)
+            self.state, self.current_epoch, self.epoch_batches = restore(self.state)
             self.global_step = int(self.state["step"])
+            self.engine.update(module, self.state)
         for logger in self.loggers:
             logger.log_hyperparams(module.settings.hparams)
         status = "failed"
         try:
-            while self.current_epoch < self.max_epochs and not self._done():
+            while not self.done:
                 self._epoch(module, train_loader, val_loader)
             status = "success"
         except KeyboardInterrupt:
@@ -119,9 +130,15 @@ class Trainer:
     def _total(self, loader: Any) -> int | None:
         if self.max_steps is not None:
             return self.max_steps
-        return len(loader) * self.max_epochs if hasattr(loader, "__len__") else None
+        per_epoch = whole_batches(loader)
+        return None if per_epoch is None else per_epoch * self.max_epochs
 
-    def _done(self) -> bool:
+    @property
+    def done(self) -> bool:
+        """Whether all epochs or all steps are finished."""
+        return self.current_epoch >= self.max_epochs or self._no_more_steps()
+
+    def _no_more_steps(self) -> bool:
         return self.max_steps is not None and self.global_step >= self.max_steps
 
     def _epoch(self, module: Module, train_loader: Any, val_loader: Any) -> None:
@@ -129,27 +146,42 @@ class Trainer:
         assert self.engine is not None
         if hasattr(train_loader, "set_epoch"):
             train_loader.set_epoch(self.current_epoch)
-        for batch in train_loader:
+        whole = False
+        for i, batch in enumerate(train_loader):
+            if i < self.epoch_batches:
+                continue  # seen before the run was stopped
+            if self._no_more_steps():
+                break
+            self.epoch_batches = i + 1
             if rows_of(batch) != self._rows:
-                log.debug(f"A training batch of {rows_of(batch)} rows is left out.")
+                self._tell_short(rows_of(batch))
                 continue
             self.state, logs = self.engine.train(self.state, arrays_of(batch))
             self.global_step += 1
             self._waiting.append((self.global_step, logs))
             if len(self._waiting) >= self.log_every_n_steps:
                 self._fetch()
-            if self._done():
-                break
+        else:
+            whole = True
         self._fetch()
         if val_loader is not None:
             self.validate(val_loader)
-        self.current_epoch += 1
+        if whole:
+            self.current_epoch, self.epoch_batches = self.current_epoch + 1, 0
         assert self.state is not None
         self.engine.update(module, self.state)
         for hook in self.on_epoch_end:
             hook(self)
         if self.progress:
             self._print(time.perf_counter() - started)
+
+    def _tell_short(self, rows: int) -> None:
+        if not self._told_short:
+            log.warning(
+                f"The last training batch has {rows} rows instead of {self._rows} and is left out in "
+                "every epoch."
+            )
+            self._told_short = True
 
     def validate(self, val_loader: Iterable[Any]) -> dict[str, float]:
         """Evaluate the current weights; returns and logs the metrics."""
@@ -185,6 +217,17 @@ class Trainer:
         shown = (f"{name} {value:.4g}" for name, value in sorted(self.callback_metrics.items()))
         head = f"epoch {self.current_epoch}/{self.max_epochs}  step {self.global_step}"
         print("  ".join([head, *shown, f"[{seconds:.0f} s]"]), flush=True)
+
+
+def whole_batches(loader: Any) -> int | None:
+    """Batches of full size in an epoch, as far as the loader tells."""
+    rows = getattr(loader, "rows", None)
+    if rows is None and hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
+        rows = len(loader.dataset)
+    size = getattr(loader, "batch_size", None)
+    if rows is not None and size:
+        return max(int(rows) // int(size), 1)
+    return len(loader) if hasattr(loader, "__len__") else None
 
 
 def arrays_of(batch: Mapping[str, Any]) -> dict[str, Any]:
