@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ class Engine:
 
     def _forward(self, params: Any, state: State, batch: Any) -> Any:
         """Loss, then the outputs and what changed beside the weights (running statistics)."""
-        module = nnx.merge(self.train_graph, params, state["rest"], copy=True)
+        module = merge(self.train_graph, params, state["rest"])
         outputs = module(batch, "fit")
         return outputs["loss"], (outputs, split(module)[2])
 
@@ -98,7 +99,7 @@ class Engine:
     ) -> tuple[State, jax.Array]:
         """The callbacks on the outputs in evaluation mode; rows with mask 0 do not count."""
         self.traces["evaluate"] += 1
-        module = nnx.merge(self.eval_graph, state["params"], state["rest"], copy=True)
+        module = merge(self.eval_graph, state["params"], state["rest"])
         outputs = module(batch, "validate")
         states = [
             callback.evaluate(own, outputs, mask)
@@ -110,6 +111,12 @@ class Engine:
     def update(self, module: Module, state: State) -> None:
         """Write the weights back into the live module."""
         nnx.update(module, state["params"], state["rest"])
+
+
+def merge(graph: Any, params: Any, rest: Any) -> Any:
+    """A module of its own from structure and values; older Flax always copies the variables."""
+    copies = {"copy": True} if "copy" in inspect.signature(nnx.merge).parameters else {}
+    return nnx.merge(graph, params, rest, **copies)
 
 
 def split(module: Module) -> tuple[Any, Any, Any]:
