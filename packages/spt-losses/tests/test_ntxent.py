@@ -80,13 +80,13 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e4])
-@pytest.mark.parametrize("case", ["zeros", "equal", "huge"])
-def test_degenerate_inputs_stay_finite(case, temperature):
+@pytest.mark.parametrize("kind", ["zeros", "equal", "huge"])
+def test_degenerate_inputs_stay_finite(kind, temperature):
     z = {
         "zeros": torch.zeros(4, 3),
         "equal": torch.ones(4, 3),
         "huge": torch.full((4, 3), 1e30) * torch.arange(1, 5)[:, None],
-    }[case].requires_grad_()
+    }[kind].requires_grad_()
     loss = ntxent_loss(z, z * 1, temperature=temperature)
     loss.backward()
     assert loss.isfinite()

@@ -1,9 +1,9 @@
 """The collectives of the losses; in a single process each of them does nothing.
 
-Gradients follow one rule. A loss computes, on every rank, the mean over the rows of *all*
-ranks, or a local part whose average over ranks is that mean. Backward sums what the ranks
-send to a row; DistributedDataParallel then averages parameters' gradients over ranks, which
-gives the gradient of one process on the concatenated batch.
+Gradients follow one rule. A loss computes, on every rank, either the value over the rows of
+*all* ranks, or a local part whose average over ranks is that value. Backward sums what the
+ranks send to a row; DistributedDataParallel then averages parameters' gradients over ranks,
+which gives the gradient of one process on the concatenated batch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def row_counts(x: Tensor) -> list[int]:
     return [int(count) for count in counts.tolist()]
 
 
+def num_rows(x: Tensor) -> int:
+    """Number of rows of ``x`` over all ranks."""
+    return sum(row_counts(x))
+
+
 class _GatherRows(torch.autograd.Function):
     """Concatenate the rows of all ranks; backward sums over ranks the gradient of own rows."""
 
@@ -53,7 +58,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        grad = grad.contiguous()
+        grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad.split(ctx.counts)[rank()], None
 
@@ -67,8 +72,69 @@ def gather_rows(x: Tensor, counts: list[int] | None = None) -> Tensor:
 
     Returns:
         Shape ``(sum of N over ranks, ...)``; ``x`` itself in a single process.
+
+    Example:
+        >>> gather_rows(torch.ones(2, 3)).shape  # no process group
+        torch.Size([2, 3])
     """
     if world_size() == 1:
         return x
     gathered: Tensor = _GatherRows.apply(x, counts or row_counts(x))
     return gathered
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce by sum, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum of ``x`` over ranks, with gradient; ``x`` itself in a single process."""
+    if world_size() == 1:
+        return x
+    total: Tensor = _SumOverRanks.apply(x)
+    return total
+
+
+def max_over_ranks(x: Tensor) -> Tensor:
+    """Largest ``x`` over ranks, elementwise and without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    largest = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
+def from_first_rank(x: Tensor) -> Tensor:
+    """The value that rank 0 holds, without gradient."""
+    if world_size() == 1:
+        return x
+    value = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.broadcast(value, 0)
+    return value
+
+
+def mean_of_rows(values: Tensor, counts: list[int] | None = None) -> Tensor:
+    """This rank's part of the mean of ``values`` over the rows of all ranks.
+
+    Args:
+        values: One number per row, shape ``(N,)``; ranks may differ in ``N``.
+        counts: Rows per rank if already known.
+
+    Returns:
+        Scalar whose average over ranks is the mean over all rows; in a single process the mean.
+    """
+    if world_size() == 1:
+        return values.mean()
+    return values.sum() * world_size() / sum(counts or row_counts(values))

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from spt_losses._checks import check_paired, check_positive
+from spt_losses._checks import check_count, check_paired, check_positive, check_several_rows
 from spt_losses._distributed import gather_rows, rank, row_counts, world_size
+from spt_losses._numerics import no_autocast, unit, widen
+from spt_losses._similarity import contrast_sum
 
 
-def ntxent_loss(z_i: Tensor, z_j: Tensor, *, temperature: float = 0.5) -> Tensor:
+def ntxent_loss(
+    z_i: Tensor, z_j: Tensor, *, temperature: float = 0.5, chunk_size: int | None = None
+) -> Tensor:
     """Contrast two views of each sample against the views of all other samples.
 
     Anchors are the views of this rank, candidates those of all ranks; only the anchor
     itself is left out. The maths runs in float32 or wider, whatever the autocast state.
+
+    Note:
+        The official code adds the means of the two directions, which is twice this value.
 
     Args:
         z_i: Projections of the first view, shape ``(N, D)``; normalised here.
         z_j: Projections of the second view, shape ``(N, D)``; row ``n`` is the other
             view of ``z_i[n]``.
         temperature: tau of eq. 1, above 0.
+        chunk_size: Number of anchors compared at a time, for batches whose matrix of
+            similarities does not fit; value and gradient stay the same.
 
     Returns:
         Scalar. Averaged over ranks, it is the mean over the views of all ranks.
@@ -34,6 +42,9 @@ def ntxent_loss(z_i: Tensor, z_j: Tensor, *, temperature: float = 0.5) -> Tensor
         ValueError: If the shapes differ or are not ``(N, D)``, the temperature is not
             above 0, or there is only one sample and hence no negative.
 
+    Ranks:
+        candidates of all ranks; batches may differ in size
+
     Example:
         >>> z = torch.eye(2)  # two samples, both views equal
         >>> round(ntxent_loss(z, z, temperature=1.0).item(), 4)  # -log(e / (e + 2))
@@ -41,22 +52,24 @@ def ntxent_loss(z_i: Tensor, z_j: Tensor, *, temperature: float = 0.5) -> Tensor
     """
     check_paired(z_i, z_j)
     check_positive("temperature", temperature)
-    with torch.autocast(z_i.device.type, enabled=False):
-        wide = torch.promote_types(z_i.dtype, torch.float32)
-        z = torch.stack([F.normalize(v.to(wide), dim=1) for v in (z_i, z_j)], dim=1)  # (N, 2, D)
+    check_count("chunk_size", chunk_size)
+    with no_autocast(z_i):
+        z = torch.stack([unit(widen(z_i)), unit(widen(z_j))], dim=1)  # (N, 2, D)
         counts = row_counts(z)
-        if sum(counts) < 2:
-            raise ValueError(
-                "NT-Xent needs at least 2 samples over all ranks, got 1: a single sample has "
-                "no negative. Raise the batch size."
-            )
+        check_several_rows("NT-Xent", sum(counts))
         anchors = z.flatten(0, 1)  # (2N, D), the two views of a sample side by side
         candidates = gather_rows(z, counts).flatten(0, 1)  # (2M, D), M samples on all ranks
         own = 2 * sum(counts[: rank()]) + torch.arange(len(anchors), device=z.device)
-        logits = anchors @ candidates.T / temperature  # (2N, 2M)
-        logits = logits.scatter(1, own[:, None], -torch.inf)
-        loss = F.cross_entropy(logits, own ^ 1, reduction="sum")
-        return loss * world_size() / (2 * sum(counts))
+        positives = (z[:, 0] * z[:, 1]).sum(1).repeat_interleave(2) / temperature  # (2N,)
+        total = contrast_sum(
+            anchors,
+            candidates,
+            positives,
+            1 / temperature,
+            hidden=own[:, None],
+            chunk_size=chunk_size,
+        )
+        return total * world_size() / (2 * sum(counts))
 
 
 class NTXEntLoss(nn.Module):
@@ -64,6 +77,7 @@ class NTXEntLoss(nn.Module):
 
     Args:
         temperature: tau of eq. 1, above 0. The paper uses 0.1 on ImageNet and 0.5 on CIFAR-10.
+        chunk_size: Number of anchors compared at a time; ``None`` compares all at once.
 
     Example:
         >>> loss = NTXEntLoss(temperature=0.5)
@@ -71,14 +85,16 @@ class NTXEntLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, temperature: float = 0.5) -> None:
+    def __init__(self, temperature: float = 0.5, *, chunk_size: int | None = None) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        check_count("chunk_size", chunk_size)
         self.temperature = temperature
+        self.chunk_size = chunk_size
 
     def forward(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Loss of two views ``(N, D)`` whose rows are paired."""
-        return ntxent_loss(z_i, z_j, temperature=self.temperature)
+        return ntxent_loss(z_i, z_j, temperature=self.temperature, chunk_size=self.chunk_size)
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""

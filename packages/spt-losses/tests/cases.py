@@ -1,0 +1,153 @@
+"""One small problem for each loss; run as a program, one rank of a process group.
+
+``conftest.py`` gives the cases to the tests. ``test_contract.py`` asks each for what all losses have
+in common, ``test_distributed.py`` compares ranks with one process.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+
+import spt_losses as sl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+ROWS = 8
+WIDTH = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """A tensor that a loss reads: ``rows`` is the dimension split over ranks, if it is."""
+
+    value: Tensor
+    rows: int | None = 0
+    grad: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A loss with its inputs, made anew for each use."""
+
+    name: str
+    loss: Callable[[], Callable[..., Tensor]]
+    inputs: Callable[[torch.Generator], list[Input]]
+    unequal: bool = True  # ranks may hold batches of different size
+    degenerate: bool = True  # finite on constant and zero inputs
+
+
+def normal(g: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=g)
+
+
+def rows(number: int, constant: int = 0) -> Callable[[torch.Generator], list[Input]]:
+    """Rows that get a gradient, and then rows that the loss detaches."""
+    return lambda g: [
+        Input(normal(g, ROWS, WIDTH), grad=index < number) for index in range(number + constant)
+    ]
+
+
+class WithScale(nn.Module):
+    """A loss with a learnable multiplier."""
+
+    def __init__(self, loss: nn.Module):
+        super().__init__()
+        self.loss = loss
+        self.scale = sl.LogitScale(4.0).double()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.loss(a, b, logit_scale=self.scale())
+
+
+def info_nce(a: Tensor, b: Tensor) -> Tensor:
+    counts = torch.zeros(8, dtype=torch.int64)
+    before = 0
+    if dist.is_initialized():
+        counts[dist.get_rank()] = len(a)
+        dist.all_reduce(counts)
+        before = int(counts[: dist.get_rank()].sum())
+    targets = before + torch.arange(len(a))
+    return sl.InfoNCELoss(0.3)(a, sl.gather_rows(b), targets)
+
+
+CASES = [
+    Case("ntxent", lambda: sl.NTXEntLoss(0.5), rows(2)),
+    Case("ntxent_chunked", lambda: sl.NTXEntLoss(0.5, chunk_size=3), rows(2)),
+    Case("info_nce", lambda: info_nce, rows(2)),
+    Case("clip", lambda: WithScale(sl.CLIPLoss()), rows(2)),
+    Case("siglip", lambda: WithScale(sl.SigLIPLoss(logit_bias=-2.0)), rows(2)),
+    Case("byol", lambda: sl.BYOLLoss(), rows(2)),
+    Case("negative_cosine", lambda: sl.NegativeCosineSimilarity(), rows(2)),
+    Case("simsiam", lambda: sl.SimSiamLoss(), rows(2, 2)),
+    Case("barlow_twins", lambda: sl.BarlowTwinsLoss(), rows(2)),
+    Case("vcreg", lambda: sl.VCRegLoss(), rows(1)),
+    Case("vicreg", lambda: sl.VICRegLoss(), rows(2)),
+]
+
+
+def make_inputs(case: Case, seed: int = 0) -> list[Input]:
+    return case.inputs(torch.Generator().manual_seed(seed))
+
+
+def share(x: Input, counts: list[int], rank: int) -> Tensor:
+    """A rank's part of an input."""
+    return x.value if x.rows is None else x.value.split(counts, x.rows)[rank].contiguous()
+
+
+def gradients(case: Case, counts: list[int], rank: int) -> list[Tensor]:
+    """Loss, gradients of a shared encoder and of parameters, and state, for a rank's share."""
+    torch.manual_seed(5)
+    loss = case.loss()
+    leaves, tensors = [], []
+    for x in make_inputs(case):
+        part = share(x, counts, rank)
+        if x.grad and x.rows is not None:  # what an encoder puts out
+            leaf = torch.eye(part.shape[-1], dtype=torch.float64) * 1.5
+            leaf = (leaf + 0.1).requires_grad_()
+            part = part @ leaf
+            leaves.append(leaf)
+        elif x.grad:
+            part = part.clone().requires_grad_()
+            leaves.append(part)
+        tensors.append(part)
+    if isinstance(loss, nn.Module):
+        leaves += list(loss.parameters())
+    value = loss(*tensors)
+    grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return [value.detach(), *grads]
+
+
+def state(loss: Callable[..., Tensor]) -> list[Tensor]:
+    return list(loss.state_dict().values()) if isinstance(loss, nn.Module) else []
+
+
+def run_rank(rank: int, splits: list[list[int]], folder: str) -> None:
+    """Every case under every split of the rows; the first rank writes the averages."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    for index, counts in enumerate(splits):
+        if rank >= len(counts):
+            continue
+        where = f"file://{folder}/init{index}"
+        dist.init_process_group("gloo", init_method=where, rank=rank, world_size=len(counts))
+        results = {}
+        for case in CASES:
+            if case.unequal or len(set(counts)) == 1:
+                results[case.name] = [average(x) for x in gradients(case, counts, rank)]
+        if rank == 0:
+            torch.save(results, f"{folder}/split{index}.pt")
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def average(x: Tensor) -> Tensor:
+    """What DistributedDataParallel makes of a gradient."""
+    dist.all_reduce(x)
+    return x / dist.get_world_size()
+
+
+if __name__ == "__main__":
+    run_rank(int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3])
