@@ -1,16 +1,16 @@
-"""Every form of a configuration, and the errors for those that are wrong."""
+"""Every form of an optimizer's configuration, and the errors for those that are wrong."""
 
 import functools
-from collections import UserDict
+from collections import UserDict, UserList
 
 import pytest
 import torch
 from spt_optim import (
     LARS,
-    LinearWarmupCosineAnnealing,
     create_optimizer,
-    create_scheduler,
+    parameter_kinds,
     split_params_for_weight_decay,
+    undecayed_names,
 )
 from torch import nn
 
@@ -49,10 +49,18 @@ def test_unknown_optimizers_list_the_near_ones():
 
 
 def test_wrong_arguments_and_kinds_are_named():
-    with pytest.raises(TypeError, match=r"SGD takes no argument \['rate'\]; it takes \['lr'"):
+    with pytest.raises(
+        TypeError, match=r"SGD takes no argument \['rate'\]; besides the parameters it takes \['lr'"
+    ):
         create_optimizer(net().parameters(), {"type": "SGD", "rate": 1})
     with pytest.raises(TypeError, match="a mapping with `type`, got int"):
         create_optimizer(net().parameters(), 3)
+    with pytest.raises(TypeError, match=r"optimizer LARS needs \['lr'\]; got \['eta'\]"):
+        create_optimizer(net().parameters(), {"type": "LARS", "eta": 1})
+    with pytest.raises(
+        TypeError, match="`type` of the optimizer must be a name or a class, got int"
+    ):
+        create_optimizer(net().parameters(), {"type": 3})
     with pytest.raises(TypeError, match="must return a torch Optimizer, got str"):
         create_optimizer(net().parameters(), lambda params: "adam")
 
@@ -92,43 +100,115 @@ def test_decay_is_decided_by_the_layer_and_its_own_word():
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"),
+    "config",
     [
-        ("CosineAnnealingLR", "CosineAnnealingLR"),
-        ("cosineannealinglr", "CosineAnnealingLR"),
-        (torch.optim.lr_scheduler.CosineAnnealingLR, "CosineAnnealingLR"),
-        ({"type": "CosineAnnealingLR", "eta_min": 1e-6}, "CosineAnnealingLR"),
-        ({"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1}, "LambdaLR"),
-        (LinearWarmupCosineAnnealing, "LambdaLR"),
-        (functools.partial(LinearWarmupCosineAnnealing, end_lr=0.1), "LambdaLR"),
-        ("StepLR", "StepLR"),
-        ("ExponentialLR", "ExponentialLR"),
-        ("ReduceLROnPlateau", "ReduceLROnPlateau"),
-        ({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}, "StepLR"),
-        (lambda opt: torch.optim.lr_scheduler.ConstantLR(opt), "ConstantLR"),
+        "AdamW",
+        torch.optim.AdamW,
+        functools.partial(torch.optim.AdamW),
+        lambda groups: torch.optim.AdamW(groups),
+        {"_target_": "torch.optim.AdamW"},
+        {"type": "AdamW"},
     ],
+    ids=["name", "class", "partial", "function", "target", "mapping"],
 )
-def test_scheduler_forms(config, kind):
-    optimizer = torch.optim.SGD(net().parameters(), lr=1.0)
-    schedule = create_scheduler(optimizer, config, total_steps=40)
-    assert type(schedule).__name__ == kind
-    if kind == "CosineAnnealingLR":
-        assert schedule.T_max == 40
+def test_every_form_honours_the_exclusion(config):
+    module = net()
+    module[0].weight.requires_grad_(False)
+    groups = create_optimizer(
+        module.parameters(), config, module=module, exclude_bias_norm=True
+    ).param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-2, 0.0]  # the optimizer's own decay
+    assert groups[0]["params"] == [module[2].weight]
+    assert len(groups[1]["params"]) == 4
 
 
-def test_no_scheduler():
-    assert create_scheduler(torch.optim.SGD(net().parameters(), lr=1.0), None) is None
+def test_a_mappings_own_word_on_exclusion_wins():
+    module = net()
+    config = {"type": "AdamW", "exclude_bias_norm": False}
+    made = create_optimizer(module.parameters(), config, module=module, exclude_bias_norm=True)
+    assert len(made.param_groups) == 1
+    frozen = net().requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        create_optimizer(frozen.parameters(), "SGD", module=frozen, exclude_bias_norm=True)
 
 
-def test_what_a_scheduler_lacks_is_named():
-    optimizer = torch.optim.SGD(net().parameters(), lr=1.0)
-    with pytest.raises(ValueError, match="Unknown scheduler 'Cosine'; did you mean"):
-        create_scheduler(optimizer, "Cosine")
-    with pytest.raises(ValueError, match="CosineAnnealingLR needs `T_max`"):
-        create_scheduler(optimizer, "CosineAnnealingLR")
-    with pytest.raises(TypeError, match="MultiStepLR needs the argument `milestones`"):
-        create_scheduler(optimizer, "MultiStepLR", total_steps=9)
-    with pytest.raises(TypeError, match=r"StepLR takes no argument \['size'\]"):
-        create_scheduler(optimizer, {"type": "StepLR", "size": 3})
-    with pytest.raises(TypeError, match="got int"):
-        create_scheduler(optimizer, 3)
+def test_exclusion_keeps_the_options_of_given_groups():
+    module = net()
+    groups = [
+        {"params": list(module[0].named_parameters()), "lr": 0.1},
+        {"params": module[2].parameters(), "lr": 0.2, "weight_decay": 0.5},
+    ]
+    made = create_optimizer(groups, "AdamW", module=module, exclude_bias_norm=True)
+    found = [(group["lr"], group["weight_decay"]) for group in made.param_groups]
+    assert found == [(0.1, 1e-2), (0.1, 0.0), (0.2, 0.5), (0.2, 0.0)]
+
+
+def test_the_layer_decides_what_is_a_norm_not_the_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normal_proj = nn.Linear(2, 2, bias=False)
+            self.second = nn.LayerNorm((2, 2))
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, 2))
+            self.pos_embed = nn.Parameter(torch.zeros(1, 5, 2))
+            self.position_embeddings = nn.Embedding(3, 2)
+            self.gamma = nn.Parameter(torch.ones(2))
+
+    kinds = parameter_kinds(Net())
+    assert kinds == {
+        "cls_token": "token",
+        "pos_embed": "position",
+        "gamma": "bias",
+        "normal_proj.weight": "weight",
+        "second.weight": "norm",
+        "second.bias": "norm",
+        "position_embeddings.weight": "position",
+    }
+    assert undecayed_names(Net()) == set(kinds) - {"normal_proj.weight"}
+    named = [
+        (name, p) for name, p in Net().named_parameters() if "token" in name or "embed" in name
+    ]
+    (plain,) = split_params_for_weight_decay(named, 0.1)  # by name alone, too
+    assert plain["weight_decay"] == 0.0
+    assert len(plain["params"]) == 3
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.RMSNorm((2, 2))])
+def test_lars_leaves_out_the_parameters_of_norms_whatever_their_shape(norm):
+    module = nn.Sequential(nn.Linear(2, 2), norm)
+    made = create_optimizer(module.parameters(), {"type": "LARS", "lr": 1}, module=module)
+    left_out = {
+        id(p) for group in made.param_groups if group.get("exclude") for p in group["params"]
+    }
+    assert left_out == {id(module[0].bias), *map(id, norm.parameters())}
+
+
+def test_lars_exclusion_can_be_turned_off_or_given_by_the_groups():
+    module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm((2, 2)))
+    config = {"type": "LARS", "lr": 1, "exclude_bias_n_norm": False}
+    made = create_optimizer(module.parameters(), config, module=module)
+    assert [group.get("exclude") for group in made.param_groups] == [None]
+    groups = [{"params": module[1].parameters(), "exclude": False}]
+    made = create_optimizer(groups, functools.partial(LARS, lr=1), module=module)
+    assert [group["exclude"] for group in made.param_groups] == [False]
+
+
+def test_lars_without_decay_on_tokens_still_scales_them():
+    module = nn.Module()
+    module.cls_token = nn.Parameter(torch.ones(1, 1, 4))
+    config = {"type": "LARS", "lr": 1, "weight_decay": 0.1, "exclude_bias_norm": True}
+    (group,) = create_optimizer(module.parameters(), config, module=module).param_groups
+    assert group["weight_decay"] == 0.0
+    assert "exclude" not in group
+
+
+def test_containers_of_a_configuration_library_stay_out_of_the_state():
+    seen = []
+
+    def make(params, betas, nested):
+        seen.extend([betas, nested])
+        return torch.optim.SGD(params, lr=1.0)
+
+    config = {"type": make, "betas": UserList([0.9, 0.95]), "nested": UserDict({"a": UserList()})}
+    create_optimizer(net().parameters(), UserDict(config))
+    assert [type(value) for value in (*seen, seen[1]["a"])] == [list, dict, list]

@@ -55,17 +55,33 @@ def test_excluded_tensors_are_those_of_sgd():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_agrees_with_timm_where_the_settings_agree():
-    timm_optim = pytest.importorskip("timm.optim")
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"weight_decay": 0.01}, {"weight_decay": 0.01}),
+        ({"momentum": 0.0}, {"momentum": 0.0}),
+        ({"nesterov": True}, {"nesterov": True}),
+        ({"dampening": 0.3}, {"dampening": 0.3}),
+        ({"trust_clip": True, "lr": 1e-4}, {"clip_lr": True, "lr": 1e-4}),
+        ({"trust_clip": True, "lr": 1.0}, {"clip_lr": True, "lr": 1.0}),
+    ],
+    ids=["decay", "no momentum", "nesterov", "dampening", "capped", "below the cap"],
+)
+def test_agrees_with_timm_where_the_settings_agree(theirs, ours):
+    lars_of_timm = pytest.importorskip("timm.optim").Lars
     shapes = [(3, 4), (6, 2)]
-    _, _, theirs = run(
-        lambda p: timm_optim.Lars(
-            p, lr=0.2, momentum=0.9, weight_decay=0.01, trust_coeff=0.005, eps=1e-8
+    common = {"lr": 0.2, "momentum": 0.9, "eps": 1e-8}
+    weight_decay = theirs.get("weight_decay", 1e-6)  # without decay timm scales nothing
+    _, _, expected = run(
+        lambda p: lars_of_timm(
+            p, **{**common, "trust_coeff": 0.005, **theirs, "weight_decay": weight_decay}
         ),
         shapes,
     )
-    _, _, ours = run(lambda p: LARS(p, lr=0.2, momentum=0.9, weight_decay=0.01, eta=0.005), shapes)
-    for a, b in zip(ours, theirs, strict=True):
+    _, _, found = run(
+        lambda p: LARS(p, **{**common, "eta": 0.005, **ours, "weight_decay": weight_decay}), shapes
+    )
+    for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7)
 
 
@@ -96,6 +112,69 @@ def test_a_group_may_overrule_the_exclusion():
     torch.testing.assert_close(table.detach(), torch.zeros(2, 2))
 
 
+def test_tensors_without_decay_are_scaled_all_the_same():
+    start, grads, end = run(lambda p: LARS(p, lr=0.3, eta=0.02, weight_decay=0.0), [(3, 4)])
+    scaled = reference(
+        start[0], [step[0] for step in grads], lr=0.3, momentum=0.9, decay=0.0, eta=0.02
+    )
+    np.testing.assert_allclose(end[0], scaled, rtol=1e-10)
+    assert np.abs(end[0] - start[0]).max() < 0.1  # the plain gradient would move it by about 1
+
+
+def test_defaults_are_the_recipe_of_self_supervised_learning():
+    fresh_bias, weight = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([fresh_bias, weight], lr=1.0)
+    assert optimizer.defaults["momentum"] == 0.9
+    assert optimizer.defaults["eta"] == 1e-3
+    fresh_bias.grad, weight.grad = torch.ones(3), torch.ones(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(fresh_bias.detach(), torch.full((3,), -1.0))  # excluded: plain SGD
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.999))
+
+
+def test_dtypes_may_be_mixed_and_half_precision_is_scaled_in_single():
+    params = [nn.Parameter(torch.ones(400, 400, dtype=d)) for d in (torch.float16, torch.float64)]
+    for p in params:
+        p.grad = torch.full_like(p, 200.0)  # the sum of squares overflows float16
+    LARS(params, lr=1.0, momentum=0.0, eta=0.5).step()
+    for p in params:
+        torch.testing.assert_close(p.detach(), torch.full_like(p, 0.5))
+
+
+def test_tensors_without_gradient_wait_and_start_afresh():
+    weight, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([weight, late], lr=1.0, dampening=0.5)
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.equal(late, torch.ones(2, 2))
+    late.grad = torch.ones(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(late.detach(), torch.full((2, 2), 0.999))  # no dampening at first
+
+
+def test_a_closure_is_evaluated_with_gradients():
+    weight = nn.Parameter(torch.ones(2, 2))
+
+    def closure():
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    assert LARS([weight], lr=0.1).step(closure) == 4.0
+    assert (weight < 1).all()
+
+
+def test_scale_does_not_depend_on_the_units_of_the_loss():
+    """The trust ratio makes the step invariant to a factor on the gradient."""
+    ends = []
+    for factor in (1.0, 1e4):
+        weight = nn.Parameter(torch.arange(1.0, 7).reshape(2, 3).double())
+        weight.grad = factor * torch.ones_like(weight)
+        LARS([weight], lr=0.1, eps=0.0).step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=0)
+
+
 def test_resuming_goes_on_as_if_nothing_had_happened():
     first, second = (nn.Linear(3, 2, dtype=torch.float64) for _ in range(2))
     second.load_state_dict(first.state_dict())
@@ -123,7 +202,9 @@ def test_resuming_goes_on_as_if_nothing_had_happened():
         ({"lr": -1.0}, "`lr` must be >= 0"),
         ({"lr": 1.0, "momentum": 1.0}, r"`momentum` must be in \[0, 1\), got 1.0"),
         ({"lr": 1.0, "weight_decay": -0.1}, "`weight_decay` must be >= 0"),
+        ({"lr": 1.0, "eps": -1e-8}, "`eps` must be >= 0"),
         ({"lr": 1.0, "nesterov": True, "dampening": 0.1}, "Nesterov needs"),
+        ({"lr": 1.0, "nesterov": True, "momentum": 0.0}, "Nesterov needs `momentum` > 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1708.03888
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,29 +20,34 @@ class LARS(Optimizer):
 
     For a weight ``p`` with gradient ``g`` the step uses ``r * (g + weight_decay * p)`` with the
     trust ratio ``r = eta * |p| / (|g| + weight_decay * |p| + eps)``. Excluded tensors (biases,
-    norms: at most one dimension) take the plain gradient, without decay, as in the
-    recipes of BYOL, Barlow Twins and VICReg. A tensor whose weights or gradient are all zero
-    is not scaled either, as there is nothing to scale to.
+    norms: at most one dimension, or marked by their group) take the plain gradient, without
+    decay, as in the recipes of BYOL, Barlow Twins and VICReg.
 
     Args:
         params: Parameters or parameter groups. A group may set ``"exclude": True`` or
-            ``False`` to overrule what its tensors' dimensions say.
+            ``False`` to overrule what its tensors' dimensions say; ``create_optimizer`` does so
+            from the types of the layers when it is given the module.
         lr: Learning rate, at least 0.
         momentum: Heavy-ball momentum, in [0, 1).
         dampening: Share of the gradient kept out of the momentum buffer.
-        weight_decay: L2 penalty inside the trust ratio, at least 0.
+        weight_decay: L2 penalty inside the trust ratio, at least 0. Tensors without decay are
+            scaled all the same; only excluded ones are not.
         nesterov: Look ahead along the momentum.
         eta: Trust coefficient of the paper.
         eps: Added to the denominator of the trust ratio.
         clip_lr: Cap the layer's rate at ``lr`` (the ratio ``r / lr`` at 1), known as LARC.
         exclude_bias_n_norm: Leave tensors of at most one dimension unscaled and undecayed.
+        norm_of_sum: Take ``|g + weight_decay * p|`` in the denominator.
 
     Raises:
         ValueError: If a number is out of its range.
 
     Note:
         The denominator is the paper's sum of norms. The code of BYOL, Barlow Twins, VICReg and DINO
-        takes the norm of the sum, ``|g + weight_decay * p|``; the two agree without decay.
+        takes the norm of the sum; ``norm_of_sum=True, eps=0`` reproduces it, and the two agree
+        without decay. Where the weights are all zero the paper's step would be zero for ever;
+        all of that code takes a ratio of 1 there until the first step has been made, and so
+        does this class.
 
     Example:
         >>> layer = torch.nn.Linear(4, 2)
@@ -62,8 +68,9 @@ class LARS(Optimizer):
         eps: float = 1e-8,
         clip_lr: bool = False,
         exclude_bias_n_norm: bool = True,
+        norm_of_sum: bool = False,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eta", eta)):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eta", eta), ("eps", eps)):
             if not value >= 0:
                 raise ValueError(f"`{name}` must be >= 0, got {value}.")
         if not 0 <= momentum < 1:
@@ -83,6 +90,7 @@ class LARS(Optimizer):
             "eps": eps,
             "clip_lr": clip_lr,
             "exclude_bias_n_norm": exclude_bias_n_norm,
+            "norm_of_sum": norm_of_sum,
         }
         super().__init__(params, defaults)
 
@@ -98,36 +106,48 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            excluded = {p for p in params if is_excluded(p, group)}
-            grads = [p.grad for p in params]
-            scaled = [i for i, p in enumerate(params) if p not in excluded]
-            if scaled:
-                adapted = _adapt([params[i] for i in scaled], [grads[i] for i in scaled], group)
-                for i, grad in zip(scaled, adapted, strict=True):
-                    grads[i] = grad
-            self._descend(params, grads, group)
+            for params in _alike(group["params"]):
+                self._step_alike(params, group)
         return loss
 
-    def _descend(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        """Momentum, and the step itself, over all tensors of a group at once."""
-        if not params:
-            return
-        momentum = group["momentum"]
-        if momentum:
-            fresh = [p for p in params if "momentum_buffer" not in self.state[p]]
-            for p in fresh:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            buffers = [self.state[p]["momentum_buffer"] for p in params]
-            started = set(fresh)
-            gains = [1.0 if p in started else 1.0 - group["dampening"] for p in params]
-            torch._foreach_mul_(buffers, momentum)
-            torch._foreach_add_(buffers, torch._foreach_mul(grads, gains))
-            if group["nesterov"]:
-                grads = list(torch._foreach_add(grads, buffers, alpha=momentum))
-            else:
-                grads = buffers
+    def _step_alike(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """One step over tensors of one device and dtype, all at once."""
+        grads = [p.grad for p in params if p.grad is not None]
+        scaled = [i for i, p in enumerate(params) if not is_excluded(p, group)]
+        if scaled:
+            adapted = _adapt([params[i] for i in scaled], [grads[i] for i in scaled], group)
+            for i, grad in zip(scaled, adapted, strict=True):
+                grads[i] = grad
+        if group["momentum"]:
+            grads = self._with_momentum(params, grads, group)
         torch._foreach_add_(params, grads, alpha=-group["lr"])
+
+    def _with_momentum(
+        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
+        """The direction of the step, after the momentum buffers have taken the gradients."""
+        momentum = group["momentum"]
+        moving = [i for i, p in enumerate(params) if "momentum_buffer" in self.state[p]]
+        if moving:
+            old = [self.state[params[i]]["momentum_buffer"] for i in moving]
+            torch._foreach_mul_(old, momentum)
+            torch._foreach_add_(old, [grads[i] for i in moving], alpha=1.0 - group["dampening"])
+        for p, grad in zip(params, grads, strict=True):
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = grad.clone()
+        buffers: list[Tensor] = [self.state[p]["momentum_buffer"] for p in params]
+        if group["nesterov"]:
+            return list(torch._foreach_add(grads, buffers, alpha=momentum))
+        return buffers
+
+
+def _alike(params: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The tensors with a gradient, by device and dtype."""
+    alike: dict[Any, list[Tensor]] = defaultdict(list)
+    for p in params:
+        if p.grad is not None:
+            alike[p.device, p.dtype, p.grad.dtype].append(p)
+    return list(alike.values())
 
 
 def is_excluded(p: Tensor, group: dict[str, Any]) -> bool:
@@ -140,12 +160,19 @@ def is_excluded(p: Tensor, group: dict[str, Any]) -> bool:
 def _adapt(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     """Decayed gradients times their trust ratios; no value leaves the device."""
     decay, eta = group["weight_decay"], group["eta"]
-    weights = torch.stack(torch._foreach_norm(params))
-    slopes = torch.stack(torch._foreach_norm(grads))
-    ratio = eta * weights / (slopes + decay * weights + group["eps"])
+    decayed = list(torch._foreach_add(grads, params, alpha=decay)) if decay else grads
+    weights = _norms(params)
+    slopes = _norms(decayed if group["norm_of_sum"] else grads)
+    total = slopes if group["norm_of_sum"] else slopes + decay * weights
+    ratio = eta * weights / (total + group["eps"])
     if group["clip_lr"]:
         # at a rate of 0 the cap is what the ratio tends to
         ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
     ratio = torch.where((weights > 0) & (slopes > 0), ratio, torch.ones_like(ratio))
-    decayed = torch._foreach_add(grads, params, alpha=decay) if decay else grads
-    return list(torch._foreach_mul(decayed, list(ratio.unbind())))
+    return list(torch._foreach_mul(decayed, list(ratio.to(decayed[0].dtype).unbind())))
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm of each tensor, at least in single precision."""
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from spt_optim.optimizers import undecayed_names
+from spt_optim.param_groups import undecayed_names
 
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?)\.(\d+)\.")
 EMBEDDING = re.compile(

@@ -1,4 +1,4 @@
-"""Optimizers from a configuration, and the split of parameters for weight decay."""
+"""Optimizers from a configuration."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spt_optim._lookup import find, locate
+from spt_optim._lookup import check_options, find, from_mapping
 from spt_optim.lars import LARS
+from spt_optim.param_groups import as_groups, kind_of, parameter_kinds, split_groups, undecayed_ids
 
 OptimizerConfig = str | type[Optimizer] | Callable[..., Optimizer] | Mapping[str, Any]
-
-NORM_LAYERS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-    nn.RMSNorm,
-)
-"""Module types whose own parameters take no weight decay."""
 
 
 def optimizers() -> dict[str, Callable[..., Optimizer]]:
@@ -42,6 +34,7 @@ def create_optimizer(
     named_params: Iterable[tuple[str, Tensor]] | None = None,
     *,
     module: nn.Module | None = None,
+    exclude_bias_norm: bool | None = None,
 ) -> Optimizer:
     """Make an optimizer from any of the usual ways to name one.
 
@@ -55,144 +48,84 @@ def create_optimizer(
             - a mapping with ``type`` (a name or a class; default ``"AdamW"``), optionally
               ``exclude_bias_norm``, and keyword arguments; or with ``_target_``, a dotted path.
         named_params: Names of the parameters, for ``exclude_bias_norm``.
-        module: Where the parameters come from; ``exclude_bias_norm`` then goes by the types
-            of its layers.
+        module: Where the parameters come from; ``exclude_bias_norm`` and the exclusion of
+            LARS then go by the types of its layers.
+        exclude_bias_norm: No weight decay on biases, norms, position embeddings and tokens,
+            and what the module's ``no_weight_decay()`` names, whatever the form of
+            ``optimizer_config``; frozen parameters are left out. A mapping's own entry wins.
 
     Raises:
-        TypeError: If a keyword argument is not one of the optimizer's, or the configuration
-            is of another kind.
-        ValueError: If the name is unknown.
+        TypeError: If a keyword argument is not one of the optimizer's, a required one is
+            missing, or the configuration is of another kind.
+        ValueError: If the name is unknown, or ``exclude_bias_norm`` lacks the names.
 
     Example:
         >>> layer = nn.Linear(2, 2)
         >>> create_optimizer(layer.parameters(), {"type": "SGD", "lr": 0.1}).defaults["lr"]
         0.1
     """
-    if isinstance(optimizer_config, str):
-        optimizer_config = {"type": optimizer_config}
-    if isinstance(optimizer_config, Mapping):
-        return _from_mapping(params, optimizer_config, named_params, module)
-    if callable(optimizer_config):
-        factory: Callable[..., Any] = optimizer_config
-        made = factory(params)
-        if not isinstance(made, Optimizer):
-            raise TypeError(
-                f"The optimizer factory must return a torch Optimizer, got {type(made).__name__}."
-            )
-        return made
-    raise TypeError(
-        "The optimizer must be a name, a class, a callable or a mapping with `type`, got "
-        f"{type(optimizer_config).__name__}."
-    )
-
-
-def _from_mapping(
-    params: Iterable[Any],
-    config: Mapping[str, Any],
-    named_params: Iterable[tuple[str, Tensor]] | None,
-    module: nn.Module | None,
-) -> Optimizer:
-    options = dict(config)
-    exclude = options.pop("exclude_bias_norm", False)
-    if "_target_" in options:
-        partial = options.pop("_partial_", True)
-        del partial
-        factory = locate(str(options.pop("_target_")))
-    else:
-        kind = options.pop("type", "AdamW")
-        factory = find(kind, optimizers(), "optimizer") if isinstance(kind, str) else kind
+    factory, options = _factory(optimizer_config)
+    exclude = options.pop("exclude_bias_norm", exclude_bias_norm)
     if exclude:
-        params = _groups_for_decay(named_params, module, options)
-    _check_options(factory, options)
-    made: Optimizer = factory(params, **options)
+        params = _without_decay(params, named_params, module)
+    if module is not None and _is_lars(factory) and _excludes(factory, options):
+        params = _marked_for_lars(params, module)
+    check_options(factory, options, first="parameters", kind="optimizer")
+    made = factory(params, **options)
+    if not isinstance(made, Optimizer):
+        raise TypeError(
+            f"The optimizer factory must return a torch Optimizer, got {type(made).__name__}."
+        )
     return made
 
 
-def _groups_for_decay(
+def _factory(config: OptimizerConfig) -> tuple[Callable[..., Any], dict[str, Any]]:
+    if isinstance(config, str):
+        return find(config, optimizers(), "optimizer"), {}
+    if isinstance(config, Mapping):
+        return from_mapping(config, "AdamW", optimizers(), "optimizer")
+    if callable(config):
+        return config, {}
+    raise TypeError(
+        "The optimizer must be a name, a class, a callable or a mapping with `type`, got "
+        f"{type(config).__name__}."
+    )
+
+
+def _without_decay(
+    params: Iterable[Any],
     named_params: Iterable[tuple[str, Tensor]] | None,
     module: nn.Module | None,
-    options: dict[str, Any],
 ) -> list[dict[str, Any]]:
+    """The groups, split into those with the optimizer's decay and those with none."""
     if named_params is None and module is None:
         raise ValueError("`exclude_bias_norm` needs `named_params` or `module`, got neither.")
-    if named_params is None and module is not None:
-        named_params = module.named_parameters()
-    decay = float(options.get("weight_decay", 0.0))
-    return split_params_for_weight_decay(named_params or (), decay, module=module)
-
-
-def _check_options(factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    target = factory.func if isinstance(factory, functools.partial) else factory
-    signature = inspect.signature(target).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-        return
-    unknown = sorted(set(options) - set(signature))
-    if unknown:
-        allowed = [name for name in signature if name not in ("self", "params")]
-        name = getattr(target, "__name__", str(target))
-        raise TypeError(f"{name} takes no argument {unknown}; it takes {allowed}.")
-
-
-def is_bias_or_norm_param(name: str, p: Tensor) -> bool:
-    """Whether a parameter is a bias, a norm's gain or a lone scale, judged without its module.
-
-    Args:
-        name: Qualified name.
-        p: The parameter.
-
-    Example:
-        >>> is_bias_or_norm_param("head.bias", torch.zeros(3))
-        True
-        >>> is_bias_or_norm_param("normal_proj.weight", torch.zeros(3, 3))
-        False
-    """
-    return p.ndim <= 1 or name.rpartition(".")[2] == "bias"
-
-
-def undecayed_names(module: nn.Module) -> set[str]:
-    """Names of the parameters that common practice leaves without decay.
-
-    Biases and tensors of at most one dimension, all parameters of normalisation layers, and
-    what a submodule's own ``no_weight_decay()`` names (timm's position embeddings and tokens).
-    """
-    names = {name for name, p in module.named_parameters() if is_bias_or_norm_param(name, p)}
-    for prefix, layer in module.named_modules():
-        dot = f"{prefix}." if prefix else ""
-        if isinstance(layer, NORM_LAYERS):
-            names |= {dot + name for name, _ in layer.named_parameters(recurse=False)}
-        if callable(getattr(layer, "no_weight_decay", None)):
-            names |= {dot + name for name in layer.no_weight_decay()}
-    return names
-
-
-def split_params_for_weight_decay(
-    named_params: Iterable[tuple[str, Tensor]],
-    weight_decay: float,
-    *,
-    module: nn.Module | None = None,
-) -> list[dict[str, Any]]:
-    """Two parameter groups, with and without weight decay; frozen parameters are left out.
-
-    Args:
-        named_params: Parameters with their names.
-        weight_decay: Decay of the first group, at least 0.
-        module: Where the parameters come from; layers' types then decide, see
-            :func:`undecayed_names`. Without it, biases and 1-D tensors go undecayed.
-
-    Raises:
-        ValueError: If no parameter is trainable.
-    """
-    free = undecayed_names(module) if module is not None else set()
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for name, p in named_params:
-        if p.requires_grad:
-            undecayed = name in free or is_bias_or_norm_param(name, p)
-            (plain if undecayed else decayed).append(p)
-    if not decayed and not plain:
+    free = undecayed_ids(module) if module is not None else set()
+    free |= {id(p) for name, p in named_params or () if kind_of(name, p) != "weight"}
+    groups = split_groups(params, free, {"weight_decay": 0.0})
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
         raise ValueError("There is no trainable parameter; all have `requires_grad=False`.")
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    return groups
+
+
+def _is_lars(factory: Callable[..., Any]) -> bool:
+    target = factory.func if isinstance(factory, functools.partial) else factory
+    return inspect.isclass(target) and issubclass(target, LARS)
+
+
+def _excludes(factory: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+    given = {**getattr(factory, "keywords", {}), **options}
+    return bool(given.get("exclude_bias_n_norm", True))
+
+
+def _marked_for_lars(params: Iterable[Any], module: nn.Module) -> list[dict[str, Any]]:
+    """The groups, with biases and norms in groups that LARS leaves unscaled and undecayed."""
+    kinds = parameter_kinds(module)
+    ids = {id(p) for name, p in module.named_parameters() if kinds[name] in ("bias", "norm")}
+    marked: list[dict[str, Any]] = []
+    for group in as_groups(params):
+        marked += [group] if "exclude" in group else split_groups([group], ids, {"exclude": True})
+    return marked

@@ -6,6 +6,7 @@ Plain functions, so a resumed run needs no state: the value at a step is the val
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 
 def linear_value(step: float, total_steps: float, start: float, end: float) -> float:
@@ -53,7 +54,46 @@ def warmup_cosine_value(
     """
     if step < warmup_steps:
         return linear_value(step, warmup_steps, start, peak)
+    if warmup_steps >= total_steps:
+        return peak
     return cosine_value(step - warmup_steps, total_steps - warmup_steps, peak, end)
+
+
+def scale_lr(
+    lr: float,
+    batch_size: int,
+    *,
+    base_batch_size: int = 256,
+    rule: Literal["linear", "sqrt"] = "linear",
+) -> float:
+    """The rate for a global batch, from the rate given for ``base_batch_size`` samples.
+
+    Linear: Goyal et al., 2017 (https://arxiv.org/abs/1706.02677), as in SimCLR, BYOL and MAE.
+    Square root: Krizhevsky, 2014 (https://arxiv.org/abs/1404.5997), as in DINOv2.
+
+    Args:
+        lr: Rate at the base batch.
+        batch_size: Samples per optimizer step: over all ranks and accumulated micro-batches.
+        base_batch_size: Samples per step for which ``lr`` was given.
+        rule: How the rate grows with the batch.
+
+    Raises:
+        ValueError: If a batch size is below 1 or the rule is unknown.
+
+    Example:
+        >>> scale_lr(0.3, 4096)
+        4.8
+        >>> scale_lr(0.004, 256, base_batch_size=1024, rule="sqrt")
+        0.002
+    """
+    if batch_size < 1 or base_batch_size < 1:
+        raise ValueError(f"Batch sizes must be >= 1, got {batch_size} and {base_batch_size}.")
+    ratio = batch_size / base_batch_size
+    if rule == "linear":
+        return lr * ratio
+    if rule == "sqrt":
+        return lr * math.sqrt(ratio)
+    raise ValueError(f"`rule` must be 'linear' or 'sqrt', got {rule!r}.")
 
 
 def _done(step: float, total_steps: float) -> float:
