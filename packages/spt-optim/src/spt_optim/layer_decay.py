@@ -15,7 +15,8 @@ from spt_optim.param_groups import undecayed_names
 
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?)\.(\d+)\.")
 EMBEDDING = re.compile(
-    r"(?:^|\.)(?:cls_token|dist_token|reg_token|mask_token|pos_embed|patch_embed)"
+    r"(?:^|\.)(?:cls_token|dist_token|reg_token|mask_token|register_tokens|storage_tokens"
+    r"|pos_embed|patch_embed)"
 )
 
 
@@ -26,6 +27,7 @@ def layer_decay_groups(
     weight_decay: float,
     *,
     n_layers: int | None = None,
+    patch_embed_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups whose rate shrinks by ``layer_decay`` per layer below the head.
 
@@ -39,6 +41,7 @@ def layer_decay_groups(
         layer_decay: Factor per layer, in (0, 1].
         weight_decay: Decay of the decayed parameters, at least 0.
         n_layers: Number of blocks; counted if not given.
+        patch_embed_factor: Further factor for the patch embedding (0.2 in DINOv2 and DINOv3).
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay``, ``layer`` and ``names``.
@@ -48,8 +51,8 @@ def layer_decay_groups(
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must be in (0, 1], got {layer_decay}.")
-    names = [name for name, p in module.named_parameters() if p.requires_grad]
     if n_layers is None:
+        names = [name for name, _ in module.named_parameters()]
         found = [int(match[1]) for match in map(BLOCK.search, names) if match]
         if not found:
             raise ValueError(
@@ -58,22 +61,17 @@ def layer_decay_groups(
             )
         n_layers = max(found) + 1
     free = undecayed_names(module)
-    groups: dict[tuple[int, float], dict[str, Any]] = {}
-    parameters = dict(module.named_parameters())
-    for name in names:
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, p in module.named_parameters():
+        if not p.requires_grad:
+            continue
         layer = layer_of(name, n_layers)
+        factor = layer_decay ** (n_layers + 1 - layer)
+        factor *= patch_embed_factor if "patch_embed" in name else 1.0
         decay = 0.0 if name in free else weight_decay
-        group = groups.setdefault(
-            (layer, decay),
-            {
-                "params": [],
-                "names": [],
-                "lr": lr * layer_decay ** (n_layers + 1 - layer),
-                "weight_decay": decay,
-                "layer": layer,
-            },
-        )
-        group["params"].append(parameters[name])
+        new = {"params": [], "names": [], "lr": lr * factor, "weight_decay": decay, "layer": layer}
+        group = groups.setdefault((factor, decay), new)
+        group["params"].append(p)
         group["names"].append(name)
     return list(groups.values())
 

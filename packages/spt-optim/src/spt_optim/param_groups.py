@@ -20,7 +20,15 @@ NORM_LAYERS = (
 
 POSITIONS = frozenset({"pos_embed", "position_embedding", "position_embeddings", "pos_embedding"})
 TOKENS = frozenset(
-    {"cls_token", "class_token", "dist_token", "mask_token", "reg_token", "register_tokens"}
+    {
+        "cls_token",
+        "class_token",
+        "dist_token",
+        "mask_token",
+        "reg_token",
+        "register_tokens",
+        "storage_tokens",
+    }
 )
 
 

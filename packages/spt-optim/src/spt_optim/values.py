@@ -43,17 +43,20 @@ def warmup_cosine_value(
     *,
     warmup_steps: float,
     start: float = 0.0,
+    early_peak: bool = False,
 ) -> float:
     """From ``start`` linearly to ``peak`` at ``warmup_steps``, then half a cosine to ``end``.
 
-    The learning rate of MAE, MoCo v3 and I-JEPA. (DINO's reaches its peak one step earlier.)
+    The learning rate of MAE, MoCo v3 and I-JEPA. With ``early_peak`` the peak is reached on the last
+    step of the warm-up already, and comes twice, as in DINO, DINOv2 and BEiT.
 
     Example:
         >>> [round(warmup_cosine_value(s, 8, 1.0, 0.0, warmup_steps=4), 2) for s in (0, 2, 4, 6, 8)]
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if step < warmup_steps:
-        return linear_value(step, warmup_steps, start, peak)
+        line = max(warmup_steps - 1, 1) if early_peak else warmup_steps
+        return linear_value(step, line, start, peak)
     if warmup_steps >= total_steps:
         return peak
     return cosine_value(step - warmup_steps, total_steps - warmup_steps, peak, end)
