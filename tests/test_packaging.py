@@ -33,7 +33,7 @@ REQUIREMENTS = {
 }
 EXTRAS = {
     "spt-registry": {"lightning", "web"},
-    "spt-callbacks": {"sklearn", "viz", "hf", "wandb"},
+    "spt-callbacks": {"sklearn", "viz", "hf", "wandb", "monitor"},
     "spt-methods": {"hf"},
     "spt-manager": {"slurm", "wandb", "trackio", "swanlab"},
     "stable-pretraining": {
