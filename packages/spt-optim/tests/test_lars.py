@@ -152,6 +152,23 @@ def test_tensors_without_gradient_wait_and_start_afresh():
     torch.testing.assert_close(late.detach(), torch.full((2, 2), 0.999))  # no dampening at first
 
 
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_many_tensors_and_large_ones_step_as_each_alone(momentum, nesterov):
+    """However the tensors are gathered for speed, each follows the algorithm; gradients stay."""
+    shapes = [(300, 300), (3,), (2, 2), (700, 200), (5, 1), (40, 40), (1,)]
+    settings = {"lr": 0.3, "momentum": momentum, "eta": 0.02, "nesterov": nesterov}
+    start, grads, end = run(lambda p: LARS(p, weight_decay=0.1, **settings), shapes)
+    for i, shape in enumerate(shapes):
+        expected = reference(
+            start[i], [g[i] for g in grads], decay=0.1, scale=len(shape) > 1, **settings
+        )
+        np.testing.assert_allclose(end[i], expected, rtol=1e-10, atol=1e-14)
+    weight = nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.full((2, 2), 3.0)
+    LARS([weight], weight_decay=0.1, **settings).step()
+    assert torch.equal(weight.grad, torch.full((2, 2), 3.0))
+
+
 def test_a_closure_is_evaluated_with_gradients():
     weight = nn.Parameter(torch.ones(2, 2))
 

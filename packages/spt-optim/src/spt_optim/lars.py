@@ -7,12 +7,15 @@ https://arxiv.org/abs/1708.03888
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+CACHED_ELEMENTS = 2**16
+"""Elements that a CPU handles at once: a portion, its gradient and its buffer stay in the cache."""
 
 
 class LARS(Optimizer):
@@ -106,48 +109,80 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for params in _alike(group["params"]):
-                self._step_alike(params, group)
+            for params, excluded, fresh in self._portions_of(group):
+                grads = [p.grad for p in params if p.grad is not None]
+                ratios = None if excluded else _trust_ratios(params, grads, group)
+                self._descend(params, grads, ratios, fresh, group)
         return loss
 
-    def _step_alike(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """One step over tensors of one device and dtype, all at once."""
-        grads = [p.grad for p in params if p.grad is not None]
-        scaled = [i for i, p in enumerate(params) if not is_excluded(p, group)]
-        if scaled:
-            adapted = _adapt([params[i] for i in scaled], [grads[i] for i in scaled], group)
-            for i, grad in zip(scaled, adapted, strict=True):
-                grads[i] = grad
-        if group["momentum"]:
-            grads = self._with_momentum(params, grads, group)
-        torch._foreach_add_(params, grads, alpha=-group["lr"])
+    def _portions_of(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], bool, bool]]:
+        """The tensors with a gradient: alike in device and dtype, excluded or not, fresh or not."""
+        alike: dict[Any, list[Tensor]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                fresh = "momentum_buffer" not in self.state.get(p, {})
+                alike[is_excluded(p, group), fresh, p.device, p.dtype].append(p)
+        for (excluded, fresh, device, _), params in alike.items():
+            for portion in _portions(params) if device.type == "cpu" else [params]:
+                yield portion, excluded, fresh
 
-    def _with_momentum(
-        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]
-    ) -> list[Tensor]:
-        """The direction of the step, after the momentum buffers have taken the gradients."""
-        momentum = group["momentum"]
-        moving = [i for i, p in enumerate(params) if "momentum_buffer" in self.state[p]]
-        if moving:
-            old = [self.state[params[i]]["momentum_buffer"] for i in moving]
-            torch._foreach_mul_(old, momentum)
-            torch._foreach_add_(old, [grads[i] for i in moving], alpha=1.0 - group["dampening"])
-        for p, grad in zip(params, grads, strict=True):
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = grad.clone()
-        buffers: list[Tensor] = [self.state[p]["momentum_buffer"] for p in params]
+    def _descend(
+        self,
+        params: list[Tensor],
+        grads: list[Tensor],
+        ratios: list[Tensor] | None,
+        fresh: bool,
+        group: dict[str, Any],
+    ) -> None:
+        """Momentum, and the step itself, over tensors that are alike."""
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        if not momentum:
+            _add(params, params, grads, ratios, decay, -lr)
+            return
+        if fresh:
+            for p in params:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_mul_(buffers, momentum)
+        _add(buffers, params, grads, ratios, decay, 1.0 if fresh else 1.0 - group["dampening"])
         if group["nesterov"]:
-            return list(torch._foreach_add(grads, buffers, alpha=momentum))
-        return buffers
+            _add(params, params, grads, ratios, decay, -lr)
+            torch._foreach_add_(params, buffers, alpha=-lr * momentum)
+        else:
+            torch._foreach_add_(params, buffers, alpha=-lr)
 
 
-def _alike(params: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The tensors with a gradient, by device and dtype."""
-    alike: dict[Any, list[Tensor]] = defaultdict(list)
-    for p in params:
-        if p.grad is not None:
-            alike[p.device, p.dtype, p.grad.dtype].append(p)
-    return list(alike.values())
+def _add(
+    targets: list[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
+    ratios: list[Tensor] | None,
+    decay: float,
+    gain: float,
+) -> None:
+    """Add ``gain * ratio * (grad + decay * param)`` to the targets, which may be the parameters.
+
+    Excluded tensors have no ratio and no decay.
+    """
+    if ratios is None:
+        torch._foreach_add_(targets, grads, alpha=gain)
+        return
+    if decay:
+        torch._foreach_addcmul_(targets, params, ratios, value=gain * decay)
+    torch._foreach_addcmul_(targets, grads, ratios, value=gain)
+
+
+def _portions(tensors: list[Tensor], elements: int = CACHED_ELEMENTS) -> list[list[Tensor]]:
+    """Neighbours together as long as they have no more than so many elements."""
+    portions: list[list[Tensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if portions[-1] and filled + tensor.numel() > elements:
+            portions.append([])
+            filled = 0
+        portions[-1].append(tensor)
+        filled += tensor.numel()
+    return portions
 
 
 def is_excluded(p: Tensor, group: dict[str, Any]) -> bool:
@@ -157,19 +192,19 @@ def is_excluded(p: Tensor, group: dict[str, Any]) -> bool:
     return bool(group["exclude_bias_n_norm"]) and p.ndim <= 1
 
 
-def _adapt(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """Decayed gradients times their trust ratios; no value leaves the device."""
-    decay, eta = group["weight_decay"], group["eta"]
-    decayed = list(torch._foreach_add(grads, params, alpha=decay)) if decay else grads
-    weights = _norms(params)
-    slopes = _norms(decayed if group["norm_of_sum"] else grads)
-    total = slopes if group["norm_of_sum"] else slopes + decay * weights
-    ratio = eta * weights / (total + group["eps"])
+def _trust_ratios(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """One scalar tensor per parameter; no value leaves the device."""
+    decay = group["weight_decay"]
+    weights, slopes = _norms(params), _norms(grads)
+    total = slopes + decay * weights
+    if group["norm_of_sum"] and decay:
+        total = slopes = _norms(list(torch._foreach_add(grads, params, alpha=decay)))
+    ratio = group["eta"] * weights / (total + group["eps"])
     if group["clip_lr"]:
         # at a rate of 0 the cap is what the ratio tends to
         ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
     ratio = torch.where((weights > 0) & (slopes > 0), ratio, torch.ones_like(ratio))
-    return list(torch._foreach_mul(decayed, list(ratio.to(decayed[0].dtype).unbind())))
+    return list(ratio.to(params[0].dtype).unbind())
 
 
 def _norms(tensors: list[Tensor]) -> Tensor:
