@@ -204,8 +204,8 @@ def test_precision_and_accumulation(tmp_path):
     )
     trainer.fit(Plain(), *loaders())
     assert probe.module.weight.dtype == torch.float32
-    assert probe.scheduler.T_max == 3
-    assert probe.scheduler.last_epoch == 4  # 6 batches an epoch: one full and one short window
+    assert probe.head.scheduler.T_max == 4
+    assert probe.head.scheduler.last_epoch == 4  # 6 batches an epoch: one full and one short window
 
 
 def test_missing_keys_and_misaligned_rows_are_named(tmp_path):

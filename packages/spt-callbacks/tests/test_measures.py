@@ -46,7 +46,11 @@ def test_knn_with_fewer_rows_than_k_and_tiny_temperature():
 def test_rankme_agrees_with_its_formula(case):
     embeddings = torch.tensor(np.load(GOLDEN / "rankme.npz")[f"Z_{case}"])
     expected = json.loads((GOLDEN / "rankme.json").read_text())["cases"][case]
-    assert rankme(embeddings).item() == pytest.approx(expected["rankme_eps1e-7"], rel=1e-9)
+    assert rankme(embeddings, epsilon=1e-7).item() == pytest.approx(
+        expected["rankme_eps1e-7"], rel=1e-9
+    )
+    assert rankme(embeddings.float()).item() == pytest.approx(expected["rankme_eps1e-7"], rel=1e-4)
+    assert rankme(embeddings).item() == pytest.approx(expected["rankme_eps0"], rel=1e-9)
     assert rankme(embeddings, epsilon=1e-30).item() == pytest.approx(
         expected["rankme_eps0"], rel=1e-7
     )

@@ -8,14 +8,30 @@ from spt_callbacks.checkpointing.strict import StrictCheckpointCallback as Stric
 from spt_callbacks.checkpointing.trackers import SwanLabCheckpoint as SwanLabCheckpoint
 from spt_callbacks.checkpointing.trackers import TrackioCheckpoint as TrackioCheckpoint
 from spt_callbacks.checkpointing.trackers import WandbCheckpoint as WandbCheckpoint
+from spt_callbacks.evaluation.align_uniform import Alignment as Alignment
+from spt_callbacks.evaluation.align_uniform import Uniformity as Uniformity
+from spt_callbacks.evaluation.align_uniform import alignment as alignment
+from spt_callbacks.evaluation.align_uniform import uniformity as uniformity
+from spt_callbacks.evaluation.alpha_req import AlphaReQ as AlphaReQ
+from spt_callbacks.evaluation.alpha_req import alpha_req as alpha_req
+from spt_callbacks.evaluation.collapse import FeatureStd as FeatureStd
+from spt_callbacks.evaluation.collapse import MeanCosine as MeanCosine
+from spt_callbacks.evaluation.collapse import feature_std as feature_std
+from spt_callbacks.evaluation.collapse import mean_cosine as mean_cosine
 from spt_callbacks.evaluation.knn import OnlineKNN as OnlineKNN
-from spt_callbacks.evaluation.knn import knn_vote as knn_vote
+from spt_callbacks.evaluation.lidar import LiDAR as LiDAR
+from spt_callbacks.evaluation.lidar import lidar as lidar
+from spt_callbacks.evaluation.nearest import knn_vote as knn_vote
 from spt_callbacks.evaluation.probe import OnlineProbe as OnlineProbe
 from spt_callbacks.evaluation.rankme import RankMe as RankMe
 from spt_callbacks.evaluation.rankme import rankme as rankme
 from spt_callbacks.factories import default_callbacks as default_callbacks
 from spt_callbacks.keys import MissingKeyError as MissingKeyError
-from spt_callbacks.queue import OnlineQueue as OnlineQueue
+from spt_callbacks.online_queue import OnlineQueue as OnlineQueue
+from spt_callbacks.online_queue import (
+    find_or_create_queue_callback as find_or_create_queue_callback,
+)
+from spt_callbacks.queue import queues_of as queues_of
 from spt_callbacks.system.clean_up import CleanUpCallback as CleanUpCallback
 from spt_callbacks.system.environment import EnvironmentDumpCallback as EnvironmentDumpCallback
 from spt_callbacks.system.hardware import HardwareMonitor as HardwareMonitor

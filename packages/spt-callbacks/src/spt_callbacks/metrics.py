@@ -1,38 +1,62 @@
-"""Metrics of an evaluation callback: given in any form, or accuracy."""
+"""Metrics of an evaluation callback: given in any form, or what the task calls for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import MeanSquaredError, Metric
+from torchmetrics.classification import MultilabelAveragePrecision
+
+from spt_callbacks.distributed import largest_of_ranks
+
+Task = Literal["classification", "multilabel", "regression", "other"]
+TASKS: tuple[Task, ...] = ("classification", "multilabel", "regression", "other")
 
 
-class TopOne(Metric):
-    """Share of rows whose largest score is at the target class, whatever the number of classes."""
+class TopK(Metric):
+    """Share of rows whose target class is among the largest scores, whatever their number.
+
+    Args:
+        k: How many of the largest scores count.
+    """
 
     higher_is_better = True
     full_state_update = False
     correct: Tensor
     total: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1) -> None:
         super().__init__()
+        self.k = k
         self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, targets: Tensor) -> None:
         """Add scores ``(N, C)`` and classes ``(N,)``."""
-        # not in place: under inference mode the state would become unwritable outside of it
-        self.correct = self.correct + (scores.argmax(1) == targets).sum()
-        self.total = self.total + len(targets)
+        if self.k == 1:
+            hits = scores.argmax(1) == targets
+        else:
+            best = scores.topk(min(self.k, scores.shape[1]), dim=1)
+            # a score of 0 is a class without a single vote
+            hits = ((best.indices == targets[:, None]) & (best.values != 0)).any(1)
+        self.correct += hits.sum()
+        self.total += len(targets)
 
     def compute(self) -> Tensor:
         """Accuracy in [0, 1]."""
         return self.correct / self.total
+
+
+class MultilabelAP(MultilabelAveragePrecision):
+    """Mean average precision over labels, from logits."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add logits ``(N, L)`` and labels ``(N, L)`` of 0 and 1."""
+        super().update(preds.sigmoid(), target.long())
 
 
 def named_metrics(metrics: Any) -> dict[str, Metric]:
@@ -58,41 +82,111 @@ def named_metrics(metrics: Any) -> dict[str, Metric]:
     return {name: metric.clone() for name, metric in items}
 
 
+def task_of(targets: Tensor, loss: Any = None) -> Task:
+    """What is to be predicted, by the loss and the targets.
+
+    Args:
+        targets: Classes ``(N,)`` of integers, labels ``(N, L)`` of 0 and 1, or real values.
+        loss: The loss, if there is one.
+    """
+    if isinstance(loss, (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)):
+        return "multilabel" if targets.ndim == 2 else "other"
+    if targets.is_floating_point():
+        squared = isinstance(loss, (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss))
+        return "regression" if squared else "other"
+    if targets.ndim == 2:
+        return "multilabel"
+    return "classification" if targets.ndim == 1 else "other"
+
+
+def default_metrics(task: Task, width: int) -> dict[str, Metric]:
+    """The field's usual metrics of a task with this many scores or labels.
+
+    Example:
+        >>> list(default_metrics("classification", 10))
+        ['acc', 'top5']
+    """
+    if task == "classification" and width > 1:
+        return {"acc": TopK(1), **({"top5": TopK(5)} if width > 5 else {})}
+    if task == "multilabel":
+        return {"map": MultilabelAP(num_labels=width, thresholds=None)}
+    return {"mse": MeanSquaredError()} if task == "regression" else {}
+
+
 class StageMetrics:
     """The metrics of one stage: updated per batch, computed and logged at the epoch's end.
 
+    With several loaders each is also judged by itself, under Lightning's names
+    ``{prefix}_{name}/dataloader_idx_{i}``.
+
     Args:
-        metrics: Metrics in any form; ``None`` means top-1 accuracy, named ``acc``, for integer
-            targets.
+        metrics: Metrics in any form; ``None`` means what the task calls for.
+        loss: The loss, from which the task can be told.
     """
 
-    def __init__(self, metrics: Any = None) -> None:
+    def __init__(self, metrics: Any = None, loss: Any = None) -> None:
         self.metrics = named_metrics(metrics)
         self.default = metrics is None
-        self.updated = False
+        self.loss = loss
+        self.kind = 0
+        self.by_loader: dict[int, dict[str, Metric]] = {}
 
-    def update(self, scores: Tensor, targets: Tensor) -> None:
-        """Add a batch: scores ``(N, K)`` or predictions, and targets."""
+    def update(self, scores: Tensor, targets: Tensor, loader: int | None = None) -> None:
+        """Add a batch: scores ``(N, K)`` or predictions, and targets.
+
+        Args:
+            scores: Predictions.
+            targets: What was to be predicted.
+            loader: Number of the loader, if there are several.
+        """
+        with torch.inference_mode(False), torch.no_grad():  # states must stay writable elsewhere
+            self.kind = self._kind(scores, targets)
+            self._prepare(self.kind)
+            groups = [self.metrics]
+            if loader is not None:
+                fresh = {name: metric.clone() for name, metric in self.metrics.items()}
+                groups.append(self.by_loader.setdefault(loader, _emptied(fresh)))
+            for metric in (metric for group in groups for metric in group.values()):
+                if metric.device != scores.device:
+                    metric.to(scores.device)
+                metric.update(scores, targets)
+
+    def _kind(self, scores: Tensor, targets: Tensor) -> int:
+        """Task and width as one number, on which ranks can agree; never 0."""
+        width = scores.shape[1] if scores.ndim == 2 else 0
+        return 1 + TASKS.index(task_of(targets, self.loss)) + len(TASKS) * width
+
+    def _prepare(self, kind: int) -> None:
         if self.default and not self.metrics:
-            self.metrics = default_metrics(scores, targets)
-        for metric in self.metrics.values():
-            metric.to(scores.device).update(scores, targets)
-        self.updated = True
+            width, task = divmod(kind - 1, len(TASKS))
+            self.metrics = default_metrics(TASKS[task], width)
 
     def log(self, pl_module: pl.LightningModule, prefix: str) -> None:
         """Log the epoch's values under ``{prefix}_{name}`` and start anew."""
-        if not self.updated:
+        if not self.metrics and not self.default:
             return
-        for name, metric in self.metrics.items():
-            value = metric.compute()
-            pl_module.log(f"{prefix}_{name}", value, on_step=False, on_epoch=True)
-            metric.reset()
-        self.updated = False
+        kind = largest_of_ranks(self.kind, pl_module.device)  # a rank may have had no batch
+        if not kind:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            self._prepare(kind)
+            values = {f"{prefix}_{name}": _value(m) for name, m in self.metrics.items()}
+            for loader, metrics in sorted(self.by_loader.items()):
+                suffix = f"/dataloader_idx_{loader}"
+                values |= {f"{prefix}_{name}{suffix}": _value(m) for name, m in metrics.items()}
+        pl_module.log_dict(
+            values, on_step=False, on_epoch=True, sync_dist=True, add_dataloader_idx=False
+        )
+        self.kind = 0
 
 
-def default_metrics(scores: Tensor, targets: Tensor) -> dict[str, Metric]:
-    """Top-1 accuracy for integer targets of scores ``(N, K)``; otherwise none."""
-    integral = not targets.is_floating_point() and targets.ndim == 1
-    if not integral or scores.ndim != 2 or scores.shape[1] < 2:
-        return {}
-    return {"acc": TopOne()}
+def _emptied(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    for metric in metrics.values():
+        metric.reset()
+    return metrics
+
+
+def _value(metric: Metric) -> Tensor:
+    value: Tensor = metric.compute()
+    metric.reset()
+    return value

@@ -3,88 +3,52 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as pl
 import torch
 from torch import Tensor
 
-from spt_callbacks.distributed import gather_rows
-from spt_callbacks.keys import look_up
-
-
-class Ring:
-    """The newest rows of a stream in one preallocated tensor.
-
-    Shape, dtype and device are those of the first rows; the position is a Python number, so
-    appending is one or two slice copies and reads nothing back.
-
-    Args:
-        length: Rows kept.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.seen = 0
-        self.rows: Tensor | None = None
-
-    def append(self, x: Tensor) -> None:
-        """Add rows ``(N, ...)``; the oldest make room.
-
-        Raises:
-            ValueError: If the rows have another shape than the first ones.
-        """
-        if self.rows is None:
-            self.rows = x.new_empty(self.length, *x.shape[1:])
-        if x.shape[1:] != self.rows.shape[1:]:
-            raise ValueError(
-                f"The queue holds rows of shape {tuple(self.rows.shape[1:])}, got "
-                f"{tuple(x.shape[1:])}."
-            )
-        if self.rows.device != x.device:
-            self.rows = self.rows.to(x.device)
-        kept = x[-self.length :]
-        start = (self.seen + len(x) - len(kept)) % self.length
-        first = min(len(kept), self.length - start)
-        self.rows[start : start + first] = kept[:first]
-        self.rows[: len(kept) - first] = kept[first:]
-        self.seen += len(x)
-
-    def newest(self, n: int) -> Tensor | None:
-        """The newest ``n`` rows, or fewer if there are fewer, oldest first; ``None`` if empty."""
-        if self.rows is None:
-            return None
-        filled = min(self.seen, self.length)
-        position = self.seen % self.length if filled == self.length else 0
-        ordered = torch.cat([self.rows[position:filled], self.rows[:position]])
-        return ordered[max(filled - n, 0) :]
-
-    def resize(self, length: int) -> None:
-        """Change the number of rows kept; the newest stay."""
-        rows = self.newest(min(length, self.length))
-        self.length, self.seen, self.rows = length, 0, None
-        if rows is not None:
-            self.append(rows)
+from spt_callbacks.distributed import gather_parts, rank, world_size
+from spt_callbacks.keys import Key, look_up
+from spt_callbacks.ring import Ring as Ring
 
 
 class Queues:
     """The rings of one trainer; see :func:`queues_of`."""
 
     def __init__(self) -> None:
-        self.rings: dict[str, Ring] = {}
-        self.askers: dict[str, str] = {}
+        self.rings: dict[Key, Ring] = {}
+        self.askers: dict[Key, str] = {}
+        self.shapes: dict[Key, tuple[tuple[int, ...], str]] = {}
+        self.savers: dict[Key, str] = {}
         self.batch: int | None = None
+        self._gathered: dict[Key, tuple[int, list[Tensor]]] = {}
 
-    def request(self, keys: tuple[str, ...], length: int, caller: str) -> None:
+    def request(
+        self,
+        keys: Sequence[Key],
+        length: int,
+        caller: str,
+        *,
+        shape: int | tuple[int, ...] | None = None,
+        dtype: torch.dtype | None = None,
+        save: bool = False,
+    ) -> None:
         """Ask for rings of these keys, at least ``length`` long.
 
         Args:
             keys: Keys of the step's outputs or of the batch.
             length: Rows to keep.
             caller: Who asks, for messages.
+            shape: Shape of a row of the first key; not checked if not given.
+            dtype: Type in which to keep the first key; that of the data by default.
+            save: Whether the caller wants the rings in checkpoints; the first one keeps them.
 
         Raises:
-            ValueError: If ``length`` is below 1.
+            ValueError: If ``length`` is below 1, or the shape or type of a key is not what an
+                earlier caller asked for.
         """
         if length < 1:
             raise ValueError(f"`queue_length` of {caller} must be >= 1, got {length}.")
@@ -94,6 +58,38 @@ class Queues:
             ring = self.rings.setdefault(key, Ring(length))
             if ring.length < length:
                 ring.resize(length)
+            if save:
+                self.savers.setdefault(key, caller)
+        self.agree(keys[0], shape, dtype, caller)
+
+    def agree(
+        self,
+        key: Key,
+        shape: int | tuple[int, ...] | None,
+        dtype: torch.dtype | None,
+        caller: str,
+    ) -> None:
+        """Note what a caller expects of a key.
+
+        Raises:
+            ValueError: If an earlier caller expects another shape or type.
+        """
+        ring = self.rings[key]
+        if shape is not None:
+            wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+            known, other = self.shapes.setdefault(key, (wanted, caller))
+            if known != wanted:
+                raise ValueError(
+                    f"{caller} expects rows of shape {wanted} under {key!r}, but {other} expects "
+                    f"{known}."
+                )
+        if dtype is not None:
+            if ring.dtype not in (None, dtype):
+                raise ValueError(
+                    f"{caller} wants {key!r} kept as {dtype}, but another callback wants "
+                    f"{ring.dtype}."
+                )
+            ring.dtype = dtype
 
     def append(self, index: int, outputs: Any, batch: Any) -> None:
         """Add the rows of a training batch, once however many callbacks say so.
@@ -103,19 +99,84 @@ class Queues:
         """
         if index == self.batch:
             return
-        self.batch = index
         rows = {key: look_up(key, outputs, batch, self.askers[key]) for key in self.rings}
+        self.batch = index
         for key, ring in self.rings.items():
             ring.append(rows[key])
 
-    def snapshot(self, keys: tuple[str, ...], length: int) -> tuple[Tensor, ...] | None:
-        """The newest rows of each key, of all ranks, aligned; ``None`` while empty."""
-        rows = [self.rings[key].newest(length) for key in keys]
-        if any(row is None for row in rows):
+    def snapshot(
+        self, keys: Sequence[Key], length: int, *, gather: bool = True, by_age: bool = False
+    ) -> tuple[Tensor, ...] | None:
+        """The newest rows of each key, aligned, oldest first; ``None`` while empty.
+
+        Args:
+            keys: Keys of one record: row ``i`` of each is of the same sample.
+            length: Rows of each rank.
+            gather: Rows of all ranks, rank after rank; else those of this one.
+            by_age: Mix the ranks' rows, so that the oldest of all come first.
+        """
+        if any(self.rings[key].rows is None for key in keys):
             return None
-        found = [row for row in rows if row is not None]
-        shortest = min(len(row) for row in found)
-        return tuple(gather_rows(row[len(row) - shortest :]) for row in found)
+        parts = [self._parts(key) if gather else [self._own(key, length)] for key in keys]
+        counts = [min(length, *(len(part) for part in source)) for source in zip(*parts)]  # noqa: B905
+        rows = tuple(
+            _joined([part[len(part) - n :] for part, n in zip(source, counts, strict=True)])
+            for source in parts
+        )
+        if not by_age or len(counts) == 1:
+            return rows
+        order = _by_age(counts).to(rows[0].device)
+        return tuple(row[order] for row in rows)
+
+    def _own(self, key: Key, length: int) -> Tensor:
+        rows = self.rings[key].newest(length)
+        assert rows is not None
+        return rows
+
+    def _parts(self, key: Key) -> list[Tensor]:
+        """All rows of each rank; gathered once, however many callbacks ask."""
+        ring = self.rings[key]
+        seen, parts = self._gathered.get(key, (-1, []))
+        if seen != ring.seen:
+            parts = gather_parts(self._own(key, ring.length))
+            self._gathered[key] = (ring.seen, parts)
+        return parts
+
+    def release(self) -> None:
+        """Forget gathered rows."""
+        self._gathered.clear()
+
+    def state(self, keys: Sequence[Key], caller: str) -> list[Any]:
+        """For each key that this caller saves, the rows of each rank; ``None`` for the others."""
+        kept: list[Any] = []
+        for key in keys:
+            mine = self.savers.get(key) == caller and self.rings[key].rows is not None
+            kept.append([part.cpu() for part in self._parts(key)] if mine else None)
+        self.release()
+        return kept
+
+    def restore(self, keys: Sequence[Key], state: list[Any]) -> None:
+        """Fill rings from a checkpoint; the newest rows stay, whatever the number of ranks."""
+        for key, parts in zip(keys, state, strict=False):
+            if parts is not None:
+                self.rings[key].fill(_share(parts))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _share(parts: list[Tensor]) -> Tensor:
+    """This rank's rows: what it had, or its share by age if there are other ranks now."""
+    if len(parts) == world_size():
+        return parts[rank()]
+    return torch.cat(parts)[_by_age([len(part) for part in parts])[rank() :: world_size()]]
+
+
+def _by_age(counts: Sequence[int]) -> Tensor:
+    """The order that puts joined parts, each oldest first, oldest first."""
+    ages = torch.cat([torch.arange(count, 0, -1) for count in counts])
+    return torch.argsort(ages, descending=True, stable=True)
 
 
 _queues: weakref.WeakKeyDictionary[pl.Trainer, Queues] = weakref.WeakKeyDictionary()
@@ -124,49 +185,3 @@ _queues: weakref.WeakKeyDictionary[pl.Trainer, Queues] = weakref.WeakKeyDictiona
 def queues_of(trainer: pl.Trainer) -> Queues:
     """The queues of a trainer, made at first use and gone with it."""
     return _queues.setdefault(trainer, Queues())
-
-
-class OnlineQueue(pl.Callback):
-    """Keep the newest rows of a key of the training steps.
-
-    Args:
-        key: Key of the step's outputs or of the batch.
-        queue_length: Rows kept on each rank.
-
-    Attributes:
-        data: The rows of all ranks, oldest first, during validation; else ``None``.
-    """
-
-    def __init__(self, key: str, queue_length: int) -> None:
-        self.key = key
-        self.queue_length = queue_length
-        self.data: Tensor | None = None
-
-    @property
-    def state_key(self) -> str:
-        """Distinguishes queues of different keys."""
-        return f"OnlineQueue[key={self.key}]"
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Ask for the ring."""
-        queues_of(trainer).request((self.key,), self.queue_length, self.state_key)
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Add this batch's rows."""
-        queues_of(trainer).append(trainer.fit_loop.total_batch_idx, outputs, batch)
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the snapshot."""
-        found = queues_of(trainer).snapshot((self.key,), self.queue_length)
-        self.data = None if found is None else found[0]
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop the snapshot."""
-        self.data = None
