@@ -66,25 +66,3 @@ def _norm(norm_layer: str | type[nn.Module]) -> type[nn.Module]:
             f"`norm_layer` must be one of {sorted(known)}, a class or None, got {norm_layer!r}."
         )
     return known[norm_layer]
-
-
-def projection_head(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
-    """SimCLR's head: bias-free linear layers with BatchNorm, ReLU between them, no shift at the end.
-
-    As in the official code (``model_util.py``): every layer has batch norm, the last one without its
-    learned shift.
-
-    Args:
-        in_channels: Width of the features.
-        widths: Widths of the layers.
-    """
-    layers: list[nn.Module] = []
-    for i, width in enumerate(widths):
-        layers += [nn.Linear(in_channels, width, bias=False), nn.BatchNorm1d(width)]
-        if i < len(widths) - 1:
-            layers.append(nn.ReLU(inplace=True))
-        in_channels = width
-    last = layers[-1]
-    assert isinstance(last, nn.BatchNorm1d)
-    last.bias.requires_grad_(False)
-    return nn.Sequential(*layers)
