@@ -19,12 +19,17 @@ from spt_callbacks.evaluation.collapse import MeanCosine as MeanCosine
 from spt_callbacks.evaluation.collapse import feature_std as feature_std
 from spt_callbacks.evaluation.collapse import mean_cosine as mean_cosine
 from spt_callbacks.evaluation.knn import OnlineKNN as OnlineKNN
+from spt_callbacks.evaluation.latent_viz import LatentViz as LatentViz
 from spt_callbacks.evaluation.lidar import LiDAR as LiDAR
 from spt_callbacks.evaluation.lidar import lidar as lidar
 from spt_callbacks.evaluation.nearest import knn_vote as knn_vote
+from spt_callbacks.evaluation.pooling import pool_tokens as pool_tokens
 from spt_callbacks.evaluation.probe import OnlineProbe as OnlineProbe
 from spt_callbacks.evaluation.rankme import RankMe as RankMe
 from spt_callbacks.evaluation.rankme import rankme as rankme
+from spt_callbacks.evaluation.retrieval import ImageRetrieval as ImageRetrieval
+from spt_callbacks.evaluation.sweep import OnlineProbeSweep as OnlineProbeSweep
+from spt_callbacks.evaluation.zero_shot import CLIPZeroShot as CLIPZeroShot
 from spt_callbacks.factories import default_callbacks as default_callbacks
 from spt_callbacks.keys import MissingKeyError as MissingKeyError
 from spt_callbacks.online_queue import OnlineQueue as OnlineQueue
