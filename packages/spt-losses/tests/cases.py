@@ -73,12 +73,34 @@ def info_nce(a: Tensor, b: Tensor) -> Tensor:
     return sl.InfoNCELoss(0.3)(a, sl.gather_rows(b), targets)
 
 
+class NeighboursOfConstants(nn.Module):
+    """NNCLR, whose first two inputs get no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = sl.NNCLRLoss(20, WIDTH).double()
+
+    def forward(self, p_i: Tensor, p_j: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+        return self.loss(z_i, z_j, p_i, p_j)
+
+
+def with_index(g: torch.Generator) -> list[Input]:
+    index = torch.tensor([3, 11, 0, 19, 4, 3, 12, 7])  # one image comes twice
+    return [*rows(2)(g), Input(index, grad=False)]
+
+
 CASES = [
     Case("ntxent", lambda: sl.NTXEntLoss(0.5), rows(2)),
     Case("ntxent_chunked", lambda: sl.NTXEntLoss(0.5, chunk_size=3), rows(2)),
     Case("info_nce", lambda: info_nce, rows(2)),
     Case("clip", lambda: WithScale(sl.CLIPLoss()), rows(2)),
     Case("siglip", lambda: WithScale(sl.SigLIPLoss(logit_bias=-2.0)), rows(2)),
+    Case("dcl", lambda: sl.DCLLoss(0.3), rows(2)),
+    Case("dcl_weighted", lambda: sl.DCLLoss(0.3, sigma=0.5), rows(2)),
+    Case("moco", lambda: sl.MoCoLoss(20, WIDTH).double(), rows(1, 1)),
+    Case("moco_v3", lambda: sl.MoCoV3Loss(), rows(2, 2)),
+    Case("nnclr", lambda: NeighboursOfConstants(), rows(2, 2)),
+    Case("pirl", lambda: sl.PIRLLoss(20, WIDTH).double(), with_index),
     Case("byol", lambda: sl.BYOLLoss(), rows(2)),
     Case("negative_cosine", lambda: sl.NegativeCosineSimilarity(), rows(2)),
     Case("simsiam", lambda: sl.SimSiamLoss(), rows(2, 2)),
@@ -117,11 +139,12 @@ def gradients(case: Case, counts: list[int], rank: int) -> list[Tensor]:
         leaves += list(loss.parameters())
     value = loss(*tensors)
     grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    return [value.detach(), *grads]
+    return [value.detach(), *grads, *state(loss)]
 
 
 def state(loss: Callable[..., Tensor]) -> list[Tensor]:
-    return list(loss.state_dict().values()) if isinstance(loss, nn.Module) else []
+    buffers = loss.buffers() if isinstance(loss, nn.Module) else []
+    return [x.detach().double().clone() for x in buffers]
 
 
 def run_rank(rank: int, splits: list[list[int]], folder: str) -> None:

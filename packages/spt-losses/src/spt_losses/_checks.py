@@ -58,6 +58,16 @@ def check_paired(z_i: Tensor, z_j: Tensor, *, names: tuple[str, str] = ("z_i", "
     check_rows(names[1], z_j)
 
 
+def check_width(name: str, z: Tensor, width: int) -> None:
+    """Refuse rows of another width than the rows they are compared with.
+
+    Raises:
+        ValueError: If the last dimension of ``z`` is not ``width``.
+    """
+    if z.shape[-1] != width:
+        raise ValueError(f"`{name}` must have width {width}, got shape {tuple(z.shape)}.")
+
+
 def check_dims(name: str, z: Tensor, letters: str) -> None:
     """Refuse a tensor whose number of dimensions is not that of ``letters``.
 

@@ -14,6 +14,7 @@ def in_batch_contrast(
     scale: Tensor | float,
     *,
     chunk_size: int | None = None,
+    counts: list[int] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of ``scale * anchors @ candidates^T`` at each row's own index.
 
@@ -22,11 +23,12 @@ def in_batch_contrast(
         candidates: Unit rows, shape ``(N, D)``; row ``n`` is the positive of ``anchors[n]``.
         scale: What multiplies the similarities.
         chunk_size: Number of anchors compared at a time.
+        counts: Rows per rank if already known.
 
     Returns:
         Scalar whose average over ranks is the mean over the rows of all ranks.
     """
-    counts = row_counts(anchors)
+    counts = counts or row_counts(anchors)
     positives = (anchors * candidates).sum(1) * scale
     everyone = gather_rows(candidates, counts)
     total = contrast_sum(anchors, everyone, positives, scale, chunk_size=chunk_size)

@@ -16,17 +16,28 @@ from spt_losses._numerics import refuse_second_derivative
 
 
 def _softmax_block(
-    anchors: Tensor, candidates: Tensor, hidden: Tensor | None, mask: Tensor | None
+    anchors: Tensor,
+    candidates: Tensor,
+    positives: Tensor | None,
+    hidden: Tensor | None,
+    mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp of each row, and its softmax in the buffer of the similarities."""
+    """Log-sum-exp of each row, and its softmax in the buffer of the similarities.
+
+    ``positives`` are one more column of logits, which counts in the sum alone.
+    """
     block = anchors @ candidates.T  # (n, M)
     if hidden is not None:
         block.scatter_(1, hidden, -torch.inf)
     if mask is not None:
         block.masked_fill_(mask, -torch.inf)
     largest = block.amax(1, keepdim=True)
+    if positives is not None:
+        largest = torch.maximum(largest, positives[:, None])
     block.sub_(largest).exp_()
     total = block.sum(1, keepdim=True)
+    if positives is not None:
+        total += (positives[:, None] - largest).exp()
     lse = (largest + total.log()).squeeze(1)
     return lse, block.div_(total)
 
@@ -44,43 +55,45 @@ class _ContrastSum(torch.autograd.Function):
         hidden: Tensor | None,
         mask: Tensor | None,
         block_rows: int,
-        with_gradient: bool,
+        positive_counts: bool,
+        needs_anchors: bool,
+        needs_candidates: bool,
     ) -> Tensor:
         scaled = anchors * scale
         losses = torch.empty_like(positives)
-        grad_anchors = torch.empty_like(anchors) if with_gradient else None
-        grad_candidates = torch.zeros_like(candidates) if with_gradient else None
+        grad_anchors = torch.empty_like(anchors) if needs_anchors else None
+        grad_candidates = torch.zeros_like(candidates) if needs_candidates else None
         for start in range(0, len(anchors), block_rows):
             rows = slice(start, start + block_rows)
             lse, softmax = _softmax_block(
                 scaled[rows],
                 candidates,
+                positives[rows] if positive_counts else None,
                 None if hidden is None else hidden[rows],
                 None if mask is None else mask[rows],
             )
             losses[rows] = lse - positives[rows]
-            if grad_anchors is not None and grad_candidates is not None:
+            if grad_anchors is not None:
                 grad_anchors[rows] = softmax @ candidates
+            if grad_candidates is not None:
                 grad_candidates.addmm_(softmax.T, scaled[rows])
-        if grad_anchors is not None:
-            grad_scale = (grad_anchors * anchors).sum()
-            ctx.save_for_backward(grad_anchors.mul_(scale), grad_candidates, grad_scale)
-            ctx.rows = len(positives)
+        # d log(sum + e^p) / dp is the positive's softmax, e^(p - lse)
+        chosen = losses.neg().exp() if positive_counts else torch.zeros_like(losses)
+        grad_scale = None if grad_anchors is None else (grad_anchors * anchors).sum()
+        grad_anchors = None if grad_anchors is None else grad_anchors.mul_(scale)
+        ctx.save_for_backward(grad_anchors, grad_candidates, chosen - 1, grad_scale)
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        anchors, candidates, scale = ctx.saved_tensors
+        anchors, candidates, positives, scale = ctx.saved_tensors
         return (
-            grad * anchors,
-            grad * candidates,
-            (-grad).expand(ctx.rows),
-            grad * scale,
-            None,
-            None,
-            None,
-            None,
+            None if anchors is None else grad * anchors,
+            None if candidates is None else grad * candidates,
+            grad * positives,
+            None if scale is None else grad * scale,
+            *(None,) * 6,
         )
 
 
@@ -90,6 +103,7 @@ def contrast_sum(
     positives: Tensor,
     scale: Tensor | float,
     *,
+    positive_counts: bool = False,
     hidden: Tensor | None = None,
     mask: Tensor | None = None,
     chunk_size: int | None = None,
@@ -101,6 +115,8 @@ def contrast_sum(
         candidates: Shape ``(M, D)``.
         positives: Logits of the positives, scale included, shape ``(n,)``.
         scale: What multiplies the similarities; may be a tensor with gradient.
+        positive_counts: Whether the positive is one more term of its row's sum of exponentials;
+            otherwise it counts if it is among the candidates.
         hidden: Columns to leave out in each row, int64 of shape ``(n, h)``.
         mask: True where a candidate is to be left out, shape ``(n, M)``.
         chunk_size: Anchors taken at a time; ``None`` takes all at once.
@@ -109,8 +125,17 @@ def contrast_sum(
         Scalar. It can be differentiated once.
     """
     scale = torch.as_tensor(scale, dtype=anchors.dtype, device=anchors.device)
-    inputs = (anchors, candidates, positives, scale)
-    with_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    rows = chunk_size or len(anchors)
-    total: Tensor = _ContrastSum.apply(*inputs, hidden, mask, rows, with_gradient)
+    with_gradient = torch.is_grad_enabled()
+    total: Tensor = _ContrastSum.apply(
+        anchors,
+        candidates,
+        positives,
+        scale,
+        hidden,
+        mask,
+        chunk_size or len(anchors),
+        positive_counts,
+        with_gradient and (anchors.requires_grad or scale.requires_grad),
+        with_gradient and candidates.requires_grad,
+    )
     return total

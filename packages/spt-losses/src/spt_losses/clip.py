@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from spt_losses._checks import check_count, check_paired, check_positive
+from spt_losses._distributed import row_counts
 from spt_losses._in_batch import in_batch_contrast
 from spt_losses._numerics import no_autocast, unit, widen
 
@@ -54,8 +55,9 @@ def clip_loss(
     scale = 1 / temperature if logit_scale is None else logit_scale
     with no_autocast(feats_i):
         x, y = unit(widen(feats_i)), unit(widen(feats_j))
-        forth = in_batch_contrast(x, y, scale, chunk_size=chunk_size)
-        back = in_batch_contrast(y, x, scale, chunk_size=chunk_size)
+        counts = row_counts(x)
+        forth = in_batch_contrast(x, y, scale, chunk_size=chunk_size, counts=counts)
+        back = in_batch_contrast(y, x, scale, chunk_size=chunk_size, counts=counts)
         return (forth + back) / 2
 
 
