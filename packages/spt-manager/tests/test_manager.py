@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from spt_manager import Manager, config_context
-from spt_manager.checkpoints import AtomicCheckpointIO, is_whole, newest_good
+from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.launch import run_config
 from spt_registry import RegistryLogger, open_registry
 from torch.utils.data import DataLoader
@@ -89,7 +89,7 @@ def test_a_run_has_its_own_place(tmp_path, cache):
     assert state["last_checkpoint_path"].endswith("last.ckpt")
     assert not (tmp_path / "elsewhere").exists()
     assert not (tmp_path / "lightning_logs").exists()
-    assert torch.load(run.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert torch.load(run.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
 def test_without_a_cache_dir_it_is_fit(tmp_path):

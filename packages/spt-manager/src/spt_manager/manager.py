@@ -10,7 +10,7 @@ from typing import Any
 import lightning as pl
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from loguru import logger
 from rich.console import Console
 from spt_callbacks import LoggingCallback
@@ -18,9 +18,12 @@ from spt_registry import RegistryLogger
 from spt_registry.run import RunDir, open_run_dir, resolve_identity
 from spt_registry.run.files import flatten
 
+from spt_manager.boundaries import Boundaries, EvaluationStops
 from spt_manager.build import build, check_form, snapshot
-from spt_manager.checkpoints import AtomicCheckpointIO, LastCheckpoint, newest_good
+from spt_manager.checkpointing import AtomicCheckpointIO, LastCheckpoint, newest_good
 from spt_manager.config import Settings, get_config
+from spt_manager.preemption import OurSignals, Stopped, StopRequests, requeue
+from spt_manager.resume import ExactState, install_exact_loops
 
 
 class Manager:
@@ -71,6 +74,7 @@ class Manager:
         self._given = {"trainer": trainer, "module": module, "data": data}
         self._identity = resolve_identity(run_id=run_id)
         self._built = False
+        self._stops = StopRequests()
         self._place: RunDir | None = None
         self._runs = 0
 
@@ -134,6 +138,7 @@ class Manager:
             self._build()
             if self._place is not None:
                 connect_run_dir(self.trainer, self._place.path, settings)
+                self._make_exact(settings)
             self._built = True
         if self._place is not None:
             self._connect_registry(settings)
@@ -150,6 +155,19 @@ class Manager:
         if self.compile:
             self.module.compile()
 
+    def _make_exact(self, settings: Settings) -> None:
+        assert self.run_dir is not None
+        state, saver = ExactState(self.run_dir / "metrics.csv"), None
+        callbacks = callbacks_of(self.trainer)
+        if settings.requeue_checkpoint:
+            steps = settings.requeue_checkpoint_every_n_steps
+            saver = LastCheckpoint(self.run_dir / "checkpoints", steps)
+            callbacks.append(saver)
+        boundaries = Boundaries(state, self._stops, saver)
+        callbacks += [state, EvaluationStops(boundaries)]
+        install_exact_loops(self.trainer, state, boundaries)
+        self.trainer._signal_connector = OurSignals(self.trainer)
+
     def _connect_registry(self, settings: Settings) -> None:
         assert self._place is not None
         found = [entry for entry in self.trainer.loggers if isinstance(entry, RegistryLogger)]
@@ -158,8 +176,8 @@ class Manager:
         registry = found[0] if found else RegistryLogger()
         registry.attach(self._place.path, self.run_id, self._identity.tags)
         registry.config = snapshot(**self._given)
-        # our files replace the CSV that Lightning writes unasked
-        kept = [e for e in self.trainer.loggers if e is not registry and type(e) is not CSVLogger]
+        # our files replace what Lightning writes unasked
+        kept = [e for e in self.trainer.loggers if e is not registry and not is_unasked(e)]
         self.trainer.loggers = [registry, *kept]
         if registry.config and self.trainer.is_global_zero:
             registry.log_hyperparams(flatten(registry.config))
@@ -181,7 +199,13 @@ class Manager:
         options: dict[str, Any] = {"ckpt_path": None if ckpt_path is None else str(ckpt_path)}
         if "weights_only" in inspect.signature(method).parameters:
             options["weights_only"] = self.weights_only
-        return method(self.module, datamodule=self.data, **options)
+        try:
+            with self._stops.watch():
+                return method(self.module, datamodule=self.data, **options)
+        except Stopped as stopped:
+            if stopped.reason == "preempted" and self.trainer.is_global_zero:
+                requeue()
+            raise
 
 
 class RunStatus(pl.Callback):
@@ -198,9 +222,19 @@ class RunStatus(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Record the error, and whether it was the user who stopped."""
+        if isinstance(exception, Stopped):
+            self.registry.outcome = exception.reason
+            return
         stopped = isinstance(exception, KeyboardInterrupt)
         self.registry.outcome = "interrupted" if stopped else "failed"
         self.registry.error = "".join(traceback.format_exception(exception))
+
+
+def is_unasked(entry: Any) -> bool:
+    """Whether Lightning made this logger because none was given."""
+    if type(entry) is CSVLogger:
+        return True
+    return type(entry) is TensorBoardLogger and entry.name == "lightning_logs"
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[Any]:
@@ -232,5 +266,3 @@ def connect_run_dir(trainer: pl.Trainer, run_dir: Path, settings: Settings) -> N
     ):
         first_saver = [i for i, entry in enumerate(callbacks) if isinstance(entry, Checkpoint)]
         callbacks.insert(first_saver[0] if first_saver else len(callbacks), LoggingCallback())
-    if settings.requeue_checkpoint:
-        callbacks.append(LastCheckpoint(folder, settings.requeue_checkpoint_every_n_steps))

@@ -1,0 +1,74 @@
+"""The checkpoints in a folder: which are whole, which is the newest, what is left of a crash."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from loguru import logger
+
+from spt_manager.checkpointing.sharded import is_complete
+
+LAST = "last.ckpt"
+PREVIOUS = "last-previous.ckpt"
+
+
+def keep_previous(last: Path) -> None:
+    """Give ``last.ckpt`` a second name, which stays when the first is taken over."""
+    link = last.with_name(f".{PREVIOUS}.{os.getpid()}.tmp")
+    link.unlink(missing_ok=True)
+    os.link(last, link)
+    os.replace(link, last.with_name(PREVIOUS))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint is as it was written, by the file's own checksums.
+
+    A directory of shards is whole if its marker, which is written last, names all its files.
+    """
+    if path.is_dir():
+        return is_complete(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+        return False
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The checkpoint to go on from: ``last.ckpt``, else the newest one that is whole.
+
+    One that is not whole is set aside under another name, with a message; nothing is deleted.
+
+    Args:
+        folder: The run's checkpoints.
+    """
+    others = [path for path in folder.glob("*.ckpt") if path.name != LAST]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    last = folder / LAST
+    for path in ([last] if last.exists() or last.is_symlink() else []) + others:
+        if path.exists() and is_whole(path):
+            return path
+        aside = _free_name(path.with_name(path.name + ".corrupt"))
+        os.replace(path, aside)
+        logger.error(
+            f"The checkpoint {path} is corrupt; it is set aside as {aside.name}, and the newest "
+            "good one is used."
+        )
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of writers that were killed; only the folder's owner may call it."""
+    for path in folder.glob(".*.tmp"):
+        logger.info(f"{path} is left from a writer that was killed; it is removed.")
+        path.unlink(missing_ok=True)
+
+
+def _free_name(path: Path) -> Path:
+    for i in range(1000):
+        candidate = path if i == 0 else path.with_name(f"{path.name}-{i}")
+        if not candidate.exists():
+            return candidate
+    raise FileExistsError(f"There are too many files named {path}*; remove some.")
