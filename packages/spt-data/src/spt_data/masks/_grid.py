@@ -1,0 +1,39 @@
+"""The patch grid of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchvision.transforms.v2 import functional as F
+
+
+def check_patch_size(patch_size: int) -> int:
+    """Refuse a patch without area.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if patch_size < 1:
+        raise ValueError(f"`patch_size` must be positive, got {patch_size}.")
+    return patch_size
+
+
+def grid_of(image: Any, patch_size: int, needer: str) -> tuple[int, int]:
+    """Rows and columns of patches.
+
+    Raises:
+        TypeError: If it is neither a PIL image nor a tensor.
+        ValueError: If the image cannot be cut into whole patches.
+    """
+    try:
+        height, width = F.get_size(image)
+    except TypeError:
+        raise TypeError(
+            f"{needer} needs a PIL image or a tensor (..., H, W), got {type(image).__name__}."
+        ) from None
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"{needer} needs sides that are multiples of {patch_size}, got {(height, width)}; "
+            "resize or crop first."
+        )
+    return height // patch_size, width // patch_size
