@@ -11,10 +11,8 @@ def samples(n=48, seed=0):
     """Three separable classes."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.eye(3, 8) * 4
-    return [
-        {"x": centres[i % 3] + torch.randn(8, generator=generator), "label": i % 3, "sample_idx": i}
-        for i in range(n)
-    ]
+    rows = [centres[i % 3] + torch.randn(8, generator=generator) for i in range(n)]
+    return [{"x": x, "label": i % 3, "y": i % 3, "sample_idx": i} for i, x in enumerate(rows)]
 
 
 class PlainModule(pl.LightningModule):
