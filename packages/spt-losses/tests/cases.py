@@ -84,6 +84,16 @@ class NeighboursOfConstants(nn.Module):
         return self.loss(z_i, z_j, p_i, p_j)
 
 
+def vicregl(z_i: Tensor, z_j: Tensor, *local: Tensor) -> Tensor:
+    return sl.vicregl_loss([z_i, z_j], local[:2], local[2:], num_matches=(3, 2))
+
+
+def local_views(g: torch.Generator) -> list[Input]:
+    maps = [Input(normal(g, ROWS, 4, 3)) for _ in range(2)]
+    locations = [Input(normal(g, ROWS, 2, 2, 2), grad=False) for _ in range(2)]
+    return [*rows(2)(g), *maps, *locations]
+
+
 def with_index(g: torch.Generator) -> list[Input]:
     index = torch.tensor([3, 11, 0, 19, 4, 3, 12, 7])  # one image comes twice
     return [*rows(2)(g), Input(index, grad=False)]
@@ -107,6 +117,7 @@ CASES = [
     Case("barlow_twins", lambda: sl.BarlowTwinsLoss(), rows(2)),
     Case("vcreg", lambda: sl.VCRegLoss(), rows(1)),
     Case("vicreg", lambda: sl.VICRegLoss(), rows(2)),
+    Case("vicregl", lambda: vicregl, local_views),
 ]
 
 

@@ -39,3 +39,5 @@ from spt_losses.vcreg import VCRegLoss as VCRegLoss
 from spt_losses.vcreg import vcreg_loss as vcreg_loss
 from spt_losses.vicreg import VICRegLoss as VICRegLoss
 from spt_losses.vicreg import vicreg_loss as vicreg_loss
+from spt_losses.vicregl import VICRegLLoss as VICRegLLoss
+from spt_losses.vicregl import vicregl_loss as vicregl_loss

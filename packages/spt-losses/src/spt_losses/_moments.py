@@ -29,15 +29,16 @@ class _Decorrelation(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, b: Tensor | None, divisor: int, diagonal: float, off_diagonal: float
     ) -> Tensor:
-        moments = a.T @ (a if b is None else b)  # (D, D)
+        moments = a.mT @ (a if b is None else b)  # (..., D, D)
         if world_size() > 1:
             dist.all_reduce(moments)
         moments.div_(divisor)
-        error = moments.diagonal() - 1
-        moments.diagonal().zero_()
+        diagonals = moments.diagonal(dim1=-2, dim2=-1)
+        error = diagonals - 1
+        diagonals.zero_()
         value = off_diagonal * torch.linalg.vector_norm(moments).square()
         moments.mul_(2 * off_diagonal / divisor)
-        moments.diagonal().copy_(error * (2 * diagonal / divisor))
+        diagonals.copy_(error * (2 * diagonal / divisor))
         ctx.save_for_backward(a, moments, *([] if b is None else [b]))
         return value + diagonal * error.square().sum()
 
@@ -51,7 +52,7 @@ class _Decorrelation(torch.autograd.Function):
         with no_autocast(a):
             if not other:  # slope is symmetric
                 return 2 * grad * (a @ slope), None, None, None, None
-            return grad * (other[0] @ slope.T), grad * (a @ slope), None, None, None
+            return grad * (other[0] @ slope.mT), grad * (a @ slope), None, None, None
 
 
 def decorrelation(
@@ -60,8 +61,9 @@ def decorrelation(
     """Penalty on ``C = a^T b / divisor``, summed over the rows of all ranks.
 
     Args:
-        a: Features of one side, shape ``(N, D)``.
-        b: Features of the other, shape ``(N, D)``; ``None`` stands for ``a``.
+        a: Features of one side, shape ``(..., N, D)``; leading dimensions are problems of their
+            own, whose penalties are added.
+        b: Features of the other, of the same shape; ``None`` stands for ``a``.
         divisor: What the sum over rows is divided by.
         diagonal: Weight of ``sum_d (C_dd - 1)^2``.
         off_diagonal: Weight of ``sum_{d != e} C_de^2``.

@@ -1,6 +1,6 @@
 """Decoupled contrastive learning: NT-Xent without the positive in its denominator.
 
-Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, eq. 5 and 6.
+Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, eq. 6.
 https://arxiv.org/abs/2110.06848
 """
 
