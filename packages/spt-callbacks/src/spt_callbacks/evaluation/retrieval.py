@@ -230,11 +230,12 @@ class ImageRetrieval(pl.Callback):
             for part in (relevant, ignored)
         )
         kept = ~junk
+        positive = row.double() + 2  # torchmetrics takes a score of 0 or less for no answer
         for metric in self.metrics.values():
             if (id(metric), protocol) not in self._twins:
                 self._twins[id(metric), protocol] = deepcopy(metric).to(row.device)
             index = torch.full_like(images[kept], query)
-            self._twins[id(metric), protocol].update(row[kept], positives[kept], indexes=index)
+            self._twins[id(metric), protocol].update(positive[kept], positives[kept], indexes=index)
 
     def _named(self, found: dict[str, RankingScores]) -> dict[str, float]:
         values: dict[str, float] = {}
