@@ -45,7 +45,7 @@ def test_ranks_take_different_shares(name, monkeypatch):
     whole = list(make(name))
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(samplers, "_rank_and_world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(samplers, "rank_and_world", lambda rank=rank: (rank, 2))
         shares.append(list(make(name)))
         assert len(make(name)) == len(shares[-1]) == len(whole) // 2
     assert shares[0] != shares[1]

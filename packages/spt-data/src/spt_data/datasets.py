@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.utils.data
+from loguru import logger
 
 from spt_data._draws import keyed_draws
+from spt_data._errors import CorruptSampleError, is_decoding_error
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
+OnError = Literal["raise", "skip"]
+Self = TypeVar("Self", bound="DatasetMixin")
+SLOTS = 1024  # one for each worker, so that none waits for another
+TOLD = 5  # samples that each process names when it skips them
 
 
 def _clock() -> torch.Tensor:
     """Whether draws are keyed, the epoch, and the seed, where running workers can read them."""
     return torch.zeros(3, dtype=torch.int64).share_memory_()
+
+
+def _slots() -> torch.Tensor:
+    """Samples that each process skipped."""
+    return torch.zeros(SLOTS, dtype=torch.int64).share_memory_()
 
 
 def row_and_view(index: Any) -> tuple[int, Sample]:
@@ -27,25 +39,49 @@ def row_and_view(index: Any) -> tuple[int, Sample]:
     return int(index), {}
 
 
-class Dataset(torch.utils.data.Dataset[Sample]):
-    """Map-style base: subclasses end ``__getitem__`` with :meth:`process_sample`.
+@contextmanager
+def reading(row: Any) -> Iterator[None]:
+    """Inside, bytes that cannot be decoded become a ``CorruptSampleError`` that names the row."""
+    try:
+        yield
+    except Exception as error:
+        if not is_decoding_error(error):
+            raise
+        raise CorruptSampleError(f"Sample {row} cannot be decoded: {error}") from error
+
+
+class DatasetMixin:
+    """What map-style and streaming datasets share: the transforms, the keys of the draws, skipping.
 
     Args:
         transform: Called on each sample, in the loader's worker.
         gpu_transform: Called on each batch after it has reached the device, by the module. It
             stays with copies of the data set and is left out when the data set is sent to a
             worker process.
+        on_error: ``"skip"`` leaves samples out of their batch whose data cannot be decoded; they
+            are counted in ``n_skipped`` and reported. Other errors are raised in any case.
+
+    Raises:
+        TypeError: If a transform is not callable.
+        ValueError: If ``on_error`` is neither.
     """
 
     def __init__(
-        self, transform: Transform | None = None, gpu_transform: Transform | None = None
+        self,
+        transform: Transform | None = None,
+        gpu_transform: Transform | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         for name, value in (("transform", transform), ("gpu_transform", gpu_transform)):
             if value is not None and not callable(value):
                 raise TypeError(f"`{name}` must be callable, got {type(value).__name__}.")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}.")
         self.transform = transform
         self.gpu_transform = gpu_transform
+        self.on_error = on_error
         self._clock = _clock()
+        self._slots = _slots()
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Draw each sample's augmentation from (seed, epoch, row, view) from now on.
@@ -53,6 +89,11 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         Running workers see it too. Without a call, transforms draw from torch's global generator.
         """
         self._clock.copy_(torch.tensor([1, epoch, seed]))
+
+    @property
+    def n_skipped(self) -> int:
+        """Samples that were skipped so far, by all workers of this process."""
+        return int(self._slots.sum())
 
     def process_sample(self, sample: Sample) -> Sample:
         """Apply the transform, if there is one."""
@@ -64,25 +105,126 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         with keyed_draws(seed, epoch, sample["sample_idx"], sample.get("view_idx", 0)):
             return self.transform(sample)
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        raise NotImplementedError
+    def _skip(self, error: CorruptSampleError) -> None:
+        """Count and tell, or raise."""
+        if self.on_error == "raise":
+            raise error
+        worker = torch.utils.data.get_worker_info()
+        slot = 0 if worker is None else 1 + worker.id % (SLOTS - 1)
+        self._slots[slot] += 1
+        if int(self._slots[slot]) <= TOLD:
+            logger.warning(f"Skipped: {error}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "gpu_transform": None}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Dataset:
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         new.__dict__.update({key: copy.deepcopy(v, memo) for key, v in self.__dict__.items()})
-        new._clock = _clock().copy_(self._clock)
-        return new
+        return new._own_memory(self)
 
-    def __copy__(self) -> Dataset:
+    def __copy__(self: Self) -> Self:
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new._clock = _clock().copy_(self._clock)
-        return new
+        return new._own_memory(self)
+
+    def _own_memory(self: Self, other: DatasetMixin) -> Self:
+        self._clock = _clock().copy_(other._clock)
+        self._slots = _slots()
+        return self
+
+
+class Dataset(DatasetMixin, torch.utils.data.Dataset[Sample]):
+    """Map-style base: subclasses end ``__getitem__`` with :meth:`process_sample`.
+
+    Args:
+        transform: Called on each sample, in the loader's worker.
+        gpu_transform: Called on each batch on the device.
+        on_error: ``"skip"`` leaves samples out of their batch that cannot be decoded.
+    """
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        raise NotImplementedError
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
+        """The samples of a batch; with ``on_error="skip"``, without the broken ones.
+
+        Raises:
+            CorruptSampleError: If one cannot be decoded, or none of the batch can.
+        """
+        samples = []
+        for index in indices:
+            try:
+                samples.append(self[index])
+            except CorruptSampleError as error:
+                self._skip(error)
+        if not samples:
+            raise CorruptSampleError(
+                f"None of the {len(indices)} samples of a batch, {list(indices)[:10]}, can be "
+                "decoded."
+            )
+        return samples
+
+
+class IterableDataset(DatasetMixin, torch.utils.data.IterableDataset[Sample]):
+    """Streaming base: subclasses write :meth:`rows`; an iteration can be resumed after any sample.
+
+    Args:
+        transform: Called on each sample, in the loader's worker.
+        gpu_transform: Called on each batch on the device.
+        on_error: ``"skip"`` leaves samples out that cannot be decoded.
+    """
+
+    def rows(self, epoch: int) -> Iterator[Sample]:
+        """Samples of this rank and worker in an epoch, neither decoded nor transformed."""
+        raise NotImplementedError
+
+    def decode(self, sample: Sample) -> Sample:
+        """What is costly about a sample; it is left out for those a resumed run passes over."""
+        return sample
+
+    def __iter__(self) -> Iterator[Sample]:
+        return _Stream(self)
+
+
+class _Stream(Iterator[Sample]):
+    """One pass over a stream; its state is how many rows it has taken."""
+
+    def __init__(self, dataset: IterableDataset) -> None:
+        self.dataset = dataset
+        self.taken = 0
+        self._ahead = 0
+        self._rows: Iterator[Sample] | None = None
+
+    def _next_row(self) -> Sample:
+        if self._rows is None:
+            self._rows = self.dataset.rows(int(self.dataset._clock[1]))
+            for _ in range(self._ahead):
+                next(self._rows, None)
+        row = next(self._rows)
+        self.taken += 1
+        return row
+
+    def __next__(self) -> Sample:
+        while True:
+            row = self._next_row()
+            try:
+                with reading(row.get("sample_idx", f"{self.taken - 1} of the stream")):
+                    sample = self.dataset.decode(row)
+                return self.dataset.process_sample(sample)
+            except CorruptSampleError as error:
+                self.dataset._skip(error)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far it is."""
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self.taken = self._ahead = state["taken"]
+        self._rows = None
 
 
 class FromTorchDataset(Dataset):
@@ -94,6 +236,7 @@ class FromTorchDataset(Dataset):
         transform: Called on each sample.
         gpu_transform: Called on each batch on the device.
         add_sample_idx: Add the row number as ``sample_idx``.
+        on_error: ``"skip"`` leaves samples out of their batch that cannot be decoded.
 
     Raises:
         ValueError: On access, if a sample has another number of fields than there are names.
@@ -111,8 +254,9 @@ class FromTorchDataset(Dataset):
         transform: Transform | None = None,
         gpu_transform: Transform | None = None,
         add_sample_idx: bool = True,
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(transform, gpu_transform)
+        super().__init__(transform, gpu_transform, on_error)
         self.dataset = dataset
         self.names = list(names)
         self.add_sample_idx = add_sample_idx
@@ -129,7 +273,8 @@ class FromTorchDataset(Dataset):
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample; a ``(row, view)`` pair also sets ``view_idx``."""
         index, extra = row_and_view(index)
-        fields = self.dataset[index]
+        with reading(index):
+            fields = self.dataset[index]
         if not isinstance(fields, (tuple, list)) or len(fields) != len(self.names):
             count = len(fields) if isinstance(fields, (tuple, list)) else type(fields).__name__
             raise ValueError(
@@ -172,6 +317,11 @@ class Subset(Dataset):
         """Pass it on to the dataset, if it takes it."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch, seed)
+
+    @property
+    def n_skipped(self) -> int:
+        """Samples that the dataset skipped so far."""
+        return int(getattr(self.dataset, "n_skipped", 0))
 
     def _inner(self, index: Any) -> Any:
         if isinstance(index, tuple):

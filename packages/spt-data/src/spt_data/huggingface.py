@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets as hf
-import torch.utils.data
+import torch
+from datasets.distributed import split_dataset_by_node
 
-from spt_data.datasets import Dataset, Sample, Transform, row_and_view
+from spt_data._errors import is_decoding_error
+from spt_data._ranks import rank_and_world
+from spt_data.datasets import (
+    Dataset,
+    IterableDataset,
+    OnError,
+    Sample,
+    Transform,
+    reading,
+    row_and_view,
+)
 
 
 def HFDataset(
@@ -18,6 +30,7 @@ def HFDataset(
     gpu_transform: Transform | None = None,
     rename_columns: Mapping[str, str] | None = None,
     remove_columns: Sequence[str] | None = None,
+    on_error: OnError = "raise",
     **kwargs: Any,
 ) -> HFMapDataset | HFIterableDataset:
     """Open a dataset of the Hub, of local files, or of a folder saved by ``save_to_disk``.
@@ -28,13 +41,15 @@ def HFDataset(
         gpu_transform: Called on each batch on the device.
         rename_columns: New name of each column that gets one.
         remove_columns: Columns to leave out, by their new names.
+        on_error: ``"skip"`` leaves samples out whose images cannot be decoded, and counts them.
         **kwargs: As for ``datasets.load_dataset``; ``streaming=True`` gives an iterable dataset.
 
     Returns:
         A map-style dataset, or an iterable one when streaming.
 
     Raises:
-        ValueError: If the path is not a string, there is no such split, or a column is unknown.
+        ValueError: If the path is not a string, there is no such split, it is empty, or a
+            column is unknown.
     """
     path = args[0] if args else kwargs.get("path")
     if not isinstance(path, str):
@@ -48,6 +63,8 @@ def HFDataset(
             f"{path!r} has the splits {sorted(loaded)}; choose one with `split=`, for example "
             f"split={sorted(loaded)[-1]!r}."
         )
+    if isinstance(loaded, hf.Dataset) and not len(loaded):
+        raise ValueError(f"The split {kwargs.get('split')!r} of {path!r} has no rows.")
     kind = HFIterableDataset if isinstance(loaded, hf.IterableDataset) else HFMapDataset
     return kind(
         loaded,
@@ -55,6 +72,7 @@ def HFDataset(
         gpu_transform=gpu_transform,
         rename_columns=rename_columns,
         remove_columns=remove_columns,
+        on_error=on_error,
     )
 
 
@@ -101,6 +119,7 @@ class HFMapDataset(Dataset):
         rename_columns: New name of each column that gets one.
         remove_columns: Columns to leave out, by their new names.
         gpu_transform: Called on each batch on the device.
+        on_error: ``"skip"`` leaves samples out of their batch whose images cannot be decoded.
 
     Raises:
         ValueError: If a column is unknown.
@@ -113,9 +132,11 @@ class HFMapDataset(Dataset):
         rename_columns: Mapping[str, str] | None = None,
         remove_columns: Sequence[str] | None = None,
         gpu_transform: Transform | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(transform, gpu_transform)
+        super().__init__(transform, gpu_transform, on_error)
         self.dataset = _columns(dataset, rename_columns, remove_columns)
+        self._order: torch.Tensor | None = None
 
     @property
     def column_names(self) -> list[str]:
@@ -128,53 +149,68 @@ class HFMapDataset(Dataset):
         return self.dataset.features
 
     def shuffle(self, seed: int = 42) -> HFMapDataset:
-        """Shuffle in place."""
-        self.dataset = self.dataset.shuffle(seed=seed)
+        """Shuffle in place; no row is copied, and each keeps its ``sample_idx``."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        self._order = order if self._order is None else self._order[order]
         return self
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.dataset)
 
+    def _row(self, index: int) -> int:
+        """The row in the file, which is the row that ``sample_idx`` names."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Row {index} is out of range for a dataset of {len(self)} rows.")
+        index %= len(self)
+        return index if self._order is None else int(self._order[index])
+
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample; a ``(row, view)`` pair also sets ``view_idx``.
 
         Raises:
-            ValueError: If its image cannot be decoded.
+            CorruptSampleError: If its image cannot be decoded.
         """
-        row, extra = row_and_view(index)
-        try:
+        place, extra = row_and_view(index)
+        row = self._row(place)
+        with reading(row):
             sample = self.dataset[row]
-        except OSError as error:  # Pillow's UnidentifiedImageError is one
-            raise ValueError(f"Sample {row} cannot be decoded: {error}") from error
         return self._finish({**sample, **extra}, row)
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
         """Several samples, read from disk together."""
         keys = [row_and_view(index) for index in indices]
+        rows = [self._row(place) for place, _ in keys]
         try:
-            columns = self.dataset[[row for row, _ in keys]]
-        except OSError:
-            return [self[index] for index in indices]  # names the sample that is broken
-        return [
-            self._finish({**{key: values[i] for key, values in columns.items()}, **extra}, row)
-            for i, (row, extra) in enumerate(keys)
-        ]
+            columns = self.dataset[rows]
+            return [
+                self._finish({**{key: values[i] for key, values in columns.items()}, **extra}, row)
+                for i, (row, (_, extra)) in enumerate(zip(rows, keys, strict=True))
+            ]
+        except Exception as error:
+            if not is_decoding_error(error):
+                raise
+            return super().__getitems__(indices)  # one by one: names or skips the broken ones
 
-    def _finish(self, sample: Sample, index: int) -> Sample:
-        sample.setdefault("sample_idx", index % len(self))
+    def _finish(self, sample: Sample, row: int) -> Sample:
+        sample.setdefault("sample_idx", row)
         return self.process_sample(sample)
 
 
-class HFIterableDataset(torch.utils.data.IterableDataset[Sample]):
-    """A streaming Hugging Face dataset; workers of a loader share its shards.
+class HFIterableDataset(IterableDataset):
+    """A streaming Hugging Face dataset, shared out among ranks and the workers of each.
+
+    ``sample_idx`` follows from the shard and the row within it: it is the same in every epoch and
+    order, for any number of ranks and workers. A loader resumes after any sample; rows that were
+    given already are read again but not decoded.
 
     Args:
-        dataset: ``datasets.IterableDataset``.
+        dataset: ``datasets.IterableDataset``, not shuffled yet (use :meth:`shuffle`).
         transform: Called on each sample.
         rename_columns: New name of each column that gets one.
         remove_columns: Columns to leave out, by their new names.
         gpu_transform: Called on each batch on the device.
+        on_error: ``"skip"`` leaves samples out whose images cannot be decoded.
     """
 
     def __init__(
@@ -184,11 +220,18 @@ class HFIterableDataset(torch.utils.data.IterableDataset[Sample]):
         rename_columns: Mapping[str, str] | None = None,
         remove_columns: Sequence[str] | None = None,
         gpu_transform: Transform | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__()
-        self.dataset = _columns(dataset, rename_columns, remove_columns)
-        self.transform = transform
-        self.gpu_transform = gpu_transform
+        super().__init__(transform, gpu_transform, on_error)
+        columns = _columns(dataset, rename_columns, remove_columns)
+        self._images: dict[str, hf.Image] = {
+            name: feature
+            for name, feature in (columns.features or {}).items()
+            if isinstance(feature, hf.Image) and feature.decode
+        }
+        for name, feature in self._images.items():
+            columns = columns.cast_column(name, hf.Image(mode=feature.mode, decode=False))
+        self.dataset = _numbered(columns)
 
     @property
     def column_names(self) -> list[str] | None:
@@ -197,15 +240,51 @@ class HFIterableDataset(torch.utils.data.IterableDataset[Sample]):
         return names
 
     def shuffle(self, seed: int = 42, buffer_size: int = 10_000) -> HFIterableDataset:
-        """Shuffle in place, within a buffer."""
+        """Shuffle in place: the shards, and the rows within a buffer; anew in each epoch."""
         self.dataset = self.dataset.shuffle(seed=seed, buffer_size=buffer_size)
         return self
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """Change the order of a shuffled stream; its seed is that of ``shuffle``."""
+        """Choose the order of a shuffled stream, and the key of the augmentation."""
+        super().set_epoch(epoch, seed)
         self.dataset.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Sample]:
-        """Samples of this worker's shards."""
-        for sample in self.dataset:
-            yield sample if self.transform is None else self.transform(sample)
+    def rows(self, epoch: int) -> Iterator[Sample]:
+        """Rows of this rank; ``datasets`` gives each worker its part of them."""
+        rank, world = rank_and_world()
+        stream = self.dataset
+        if world > 1:
+            stream = split_dataset_by_node(stream, rank, world)
+        stream.set_epoch(epoch)
+        return iter(stream)
+
+    def decode(self, sample: Sample) -> Sample:
+        """Decode the images."""
+        images = {
+            name: None if sample[name] is None else feature.decode_example(sample[name])
+            for name, feature in self._images.items()
+        }
+        return {**sample, **images}
+
+
+def _numbered(dataset: hf.IterableDataset) -> hf.IterableDataset:
+    """Add ``sample_idx``: row within the shard times the number of shards, plus the shard."""
+    if "sample_idx" in (dataset.column_names or ()):
+        return dataset
+    count, features = dataset.num_shards, dataset.features
+    if features is not None:
+        features = hf.Features({**features, "sample_idx": hf.Value("int64")})
+    shards = [
+        dataset.shard(num_shards=count, index=shard).map(
+            functools.partial(_number, shard=shard, count=count),
+            with_indices=True,
+            input_columns=[],
+            features=features,
+        )
+        for shard in range(count)
+    ]
+    return hf.concatenate_datasets(shards) if count > 1 else shards[0]
+
+
+def _number(row: int, shard: int, count: int) -> dict[str, int]:
+    return {"sample_idx": row * count + shard}

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
+
+from spt_data._ranks import rank_and_world
 
 
 def _check_count(name: str, value: Any) -> int:
@@ -24,11 +25,6 @@ def _check_count(name: str, value: Any) -> int:
 
 def _length(source: Any) -> int:
     return source if isinstance(source, int) else len(source)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    ready = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if ready else (0, 1)
 
 
 class _Iteration(Iterator[Any]):
@@ -129,7 +125,7 @@ class RepeatedRandomSampler(_Resumable, DistributedSampler[Any]):
             order = torch.randint(n, (n,), generator=generator)
         else:
             order = torch.randperm(n, generator=generator)
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         share = n // world
         rows = order[rank * share : (rank + 1) * share].tolist()
         views = range(self.n_views)
@@ -137,7 +133,7 @@ class RepeatedRandomSampler(_Resumable, DistributedSampler[Any]):
 
     def __len__(self) -> int:
         """Items of this rank."""
-        return self.n_rows // _rank_and_world()[1] * self.n_views
+        return self.n_rows // rank_and_world()[1] * self.n_views
 
 
 class RandomBatchSampler(_Resumable, Sampler[list[int]]):
@@ -172,14 +168,14 @@ class RandomBatchSampler(_Resumable, Sampler[list[int]]):
     def items(self, epoch: int) -> Sequence[list[int]]:
         """Batches of this rank."""
         order = torch.randperm(self.n_rows, generator=self._generator(epoch))
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         batches = list(order.split(self.batch_size))[: self.n_rows // self.batch_size]
         share = len(batches) // world
         return [batch.tolist() for batch in batches[rank * share : (rank + 1) * share]]
 
     def __len__(self) -> int:
         """Batches of this rank."""
-        return self.n_rows // self.batch_size // _rank_and_world()[1]
+        return self.n_rows // self.batch_size // rank_and_world()[1]
 
 
 class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
@@ -231,7 +227,7 @@ class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
 
     def items(self, epoch: int) -> Sequence[list[int]]:
         """Batches of this rank."""
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         generator = self._generator(epoch * world + rank)
         return [self._batch(generator) for _ in range(len(self))]
 
@@ -250,4 +246,4 @@ class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches of this rank: about one pass over the rows."""
-        return self.n_rows // self.batch_size // _rank_and_world()[1]
+        return self.n_rows // self.batch_size // rank_and_world()[1]
