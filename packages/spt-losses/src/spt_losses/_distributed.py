@@ -9,6 +9,7 @@ which gives the gradient of one process on the concatenated batch.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -25,13 +26,35 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+_HOST_GROUPS: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+
+
+def _host_group() -> dist.ProcessGroup | None:
+    """Where numbers of the host travel: the default group if it takes them, else one of gloo.
+
+    The latter is made at the first call, which all ranks make together.
+    """
+    default = dist.group.WORLD
+    if default is None or "cpu:" in dist.get_backend_config(default):
+        return default
+    if default not in _HOST_GROUPS:
+        made = dist.new_group(backend="gloo")
+        if not isinstance(made, dist.ProcessGroup):
+            raise RuntimeError("The default process group holds no rank of this process.")
+        _HOST_GROUPS[default] = made
+    return _HOST_GROUPS[default]
+
+
 def row_counts(x: Tensor) -> list[int]:
-    """Number of rows of ``x`` on each rank."""
+    """Number of rows of ``x`` on each rank.
+
+    They are exchanged between the hosts, so that no rank waits for its device.
+    """
     if world_size() == 1:
         return [len(x)]
-    counts = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
+    counts = torch.zeros(world_size(), dtype=torch.int64)
     counts[rank()] = len(x)
-    dist.all_reduce(counts)
+    dist.all_reduce(counts, group=_host_group())
     return [int(count) for count in counts.tolist()]
 
 
