@@ -48,6 +48,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def atomic_write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Replace a text file."""
     with atomic_file(path, "w") as file:

@@ -1,0 +1,121 @@
+"""Notice a preemption at once, act on it at a boundary of the loop.
+
+SLURM sends SIGTERM, or earlier the signal of ``sbatch --signal=USR1@90``. The handler sets a flag
+and nothing else: no file, no log line, no collective happens inside it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class PreemptionGuard:
+    """Turns signals into a flag while a block runs.
+
+    A handler of the program that was there before is called after the flag is set, and is
+    restored at the end. Processes forked inside the block keep the default action, so loader
+    workers die of SIGTERM as they did.
+
+    Args:
+        signals: What to watch; SIGTERM and SIGUSR1 by default.
+
+    Example:
+        >>> with PreemptionGuard() as guard:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     guard.requested, guard.signal_name
+        (True, 'SIGTERM')
+    """
+
+    def __init__(self, signals: Sequence[int] = DEFAULT_SIGNALS) -> None:
+        self.signals = tuple(signal.Signals(number) for number in signals)
+        self.received: signal.Signals | None = None
+        self._pid = os.getpid()
+        self._earlier: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
+
+    @property
+    def signal_name(self) -> str | None:
+        """The first signal's name, such as ``SIGTERM``."""
+        return None if self.received is None else self.received.name
+
+    def __enter__(self) -> PreemptionGuard:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("PreemptionGuard must be entered in the main thread of the program.")
+        self._pid = os.getpid()
+        for number in self.signals:
+            self._earlier[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, earlier in self._earlier.items():
+            if signal.getsignal(number) == self._handle:  # another handler on top stays
+                signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+        self._earlier.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if self.received is None:
+            self.received = signal.Signals(number)
+        earlier = self._earlier.get(number)
+        if callable(earlier):
+            earlier(number, frame)
+
+
+_requeued: set[str] = set()
+
+
+def requeue(environ: Mapping[str, str] | None = None, *, timeout_s: float = 60.0) -> str | None:
+    """Ask SLURM to run this job again; a process asks once for each job.
+
+    Args:
+        environ: Environment variables; the process's own by default.
+        timeout_s: Longest time to wait for ``scontrol``.
+
+    Returns:
+        ``None`` if SLURM agreed or was asked before, else the reason in words.
+
+    Example:
+        >>> requeue({})
+        'This is no SLURM job (SLURM_JOB_ID is not set); start the run again by hand.'
+    """
+    environ = os.environ if environ is None else environ
+    name = slurm_job(environ)
+    if name is None:
+        return "This is no SLURM job (SLURM_JOB_ID is not set); start the run again by hand."
+    if name in _requeued:
+        return None
+    command = ["scontrol", "requeue", name]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, env=dict(environ)
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"`{' '.join(command)}` could not run ({error}); submit the job again."
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()
+        return f"`{' '.join(command)}` failed with exit code {done.returncode}: {said}"
+    _requeued.add(name)
+    return None
+
+
+def slurm_job(environ: Mapping[str, str]) -> str | None:
+    """The name ``scontrol`` knows this job by: ``JOBID``, or ``ARRAYJOB_TASK`` in an array."""
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    if array and task:
+        return f"{array}_{task}"
+    return environ.get("SLURM_JOB_ID")
