@@ -20,7 +20,7 @@ def make(cache_dir, run_id, *, status="completed", tags=(), hparams=None, **metr
     writer.log_metrics(metrics, step=3)
     if status == "running":
         writer.save()
-        writer._heart.stop()
+        writer._flusher.stop()
     else:
         writer.finalize(status)
     return place.path

@@ -2,11 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -88,27 +83,3 @@ def test_a_second_attempt_continues_the_first(tmp_path):
     assert second["last_checkpoint_path"] == "last.ckpt"
     assert [attempt["status"] for attempt in second["attempts"]] == ["completed", "completed"]
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.7"]
-
-
-def test_a_kill_loses_at_most_the_waiting_rows(tmp_path):
-    program = (
-        "import itertools, sys\n"
-        "from spt_registry import RunWriter\n"
-        "run = RunWriter(sys.argv[1], flush_every_rows=5)\n"
-        "for i in itertools.count():\n"
-        "    run.log_metrics({'loss': i, f'late{i // 20}': i}, step=i)\n"
-        "    if i == 20: print('going', flush=True)\n"
-    )
-    for attempt in range(4):
-        folder = tmp_path / str(attempt)
-        with subprocess.Popen(
-            [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE
-        ) as process:
-            process.stdout.readline()
-            time.sleep(0.03 * attempt)
-            os.kill(process.pid, signal.SIGKILL)
-        assert sidecar(folder)["status"] == "running"
-        RunWriter(folder).finalize("failed")  # opening repairs a torn last line
-        steps = [int(row["step"]) for row in rows(folder)]
-        assert steps == list(range(len(steps)))
-        assert len(steps) >= 15

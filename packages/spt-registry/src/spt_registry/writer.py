@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import atexit
+import numbers
 import os
-import socket
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spt_registry.run.files import (
-    atomic_file,
-    atomic_write_json,
-    atomic_write_text,
-    flatten,
-    to_json,
-)
+from loguru import logger
 
-SCHEMA_VERSION = 1
-TERMINAL = ("completed", "failed", "preempted", "interrupted")
-HEARTBEAT_S = 15.0
+from spt_registry import _media
+from spt_registry._flusher import Flusher
+from spt_registry._metrics_file import MetricsFile
+from spt_registry._owner import new_owner, other_writer
+from spt_registry._summary import Summary
+from spt_registry.run.files import atomic_write_json, atomic_write_text, flatten, to_json
+from spt_registry.run.identity import is_global_zero
+from spt_registry.sidecar import ALIASES as ALIASES
+from spt_registry.sidecar import SCHEMA_VERSION as SCHEMA_VERSION
+from spt_registry.sidecar import TERMINAL as TERMINAL
+from spt_registry.sidecar import read_sidecar as read_sidecar
 
 
 class RunWriter:
-    """Record a run as plain files: sidecar, heartbeat, metrics and hyper-parameters.
+    """Record a run as plain files: sidecar, heartbeat, metrics, hyper-parameters and media.
 
     ``sidecar.json`` is there from the start with the status ``running`` and is always whole.
-    Rows of ``metrics.csv`` are kept for at most ``flush_every_s`` seconds or
-    ``flush_every_rows`` rows before they are written. Opening a directory that has a sidecar
-    continues it: creation time, tags, notes and summary stay.
+    Rows of ``metrics.csv`` wait in memory for at most ``flush_every_s`` seconds or about
+    ``flush_every_rows`` rows; a thread writes them, so a training step pays microseconds. Opening a
+    directory that has a sidecar continues it: creation time, tags, notes and summary stay.
+
+    Ranks other than 0 write nothing, and neither do forked children.
 
     Args:
         run_dir: The run's directory; made if missing.
@@ -42,10 +46,14 @@ class RunWriter:
         tags: Labels to group runs by.
         notes: Free text.
         flush_every_s: Longest time a row waits.
-        flush_every_rows: Most rows that wait.
+        flush_every_rows: Most rows that wait before the thread is woken.
+        enabled: Whether to write at all; by default only on rank 0 of the launcher.
+
+    Raises:
+        RuntimeError: If another process writes this run now.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> folder = tempfile.mkdtemp()
         >>> with RunWriter(folder, "first", hparams={"lr": 0.1}) as run:
         ...     run.log_metrics({"loss": 0.5}, step=0)
@@ -64,30 +72,49 @@ class RunWriter:
         notes: str | None = None,
         flush_every_s: float = 5.0,
         flush_every_rows: int = 200,
+        enabled: bool | None = None,
     ) -> None:
+        self.closed = True  # until all is open
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a sequence of strings, got the string {tags!r}.")
         self.run_dir = Path(run_dir)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         self.run_id = run_id or self.run_dir.name
-        self.flush_every_s = flush_every_s
         self.flush_every_rows = flush_every_rows
+        self._pid = os.getpid() if (is_global_zero() if enabled is None else enabled) else -1
         self._lock = threading.RLock()
-        self._metrics = MetricsFile(self.run_dir / "metrics.csv")
-        self._flushed_at = time.monotonic()
+        self._rows: deque[dict[str, Any]] = deque()
         self._last_step = -1
-        self.closed = False
+        self._stolen: str | None = None
+        if not self._mine():
+            return
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._sidecar = self._opened(tags, notes)
-        self._heart = _Heart(self.run_dir / "heartbeat")
         if config is not None:
             self._sidecar["config"] = to_json(config)
-        self.log_hyperparams(hparams or {})
+        self._sidecar["hparams"].update(to_json(flatten(hparams or {})))
+        self._summary = Summary(self.run_dir, self._sidecar)
+        self._metrics = MetricsFile(self.run_dir / "metrics.csv")
+        self._write_hparams()
+        self._write_sidecar()
+        self._flusher = Flusher(self.run_dir / "heartbeat", self._background, flush_every_s)
+        self.closed = False
+        self._at_exit = _save_at_exit(self)
+
+    def _mine(self) -> bool:
+        return os.getpid() == self._pid
 
     def _opened(self, tags: Sequence[str], notes: str | None) -> dict[str, Any]:
         """The sidecar of this attempt, continuing an earlier one."""
         old = read_sidecar(self.run_dir / "sidecar.json") or {}
+        writer = other_writer(self.run_dir, old)
+        if writer is not None:
+            raise RuntimeError(
+                f"{self.run_dir} is being written by {writer}. Give this run another directory, "
+                "or end that process first."
+            )
         now = time.time()
-        attempt = {"started_at": now, "host": socket.gethostname(), "pid": os.getpid()}
+        owner = new_owner(self)
+        attempt = {"started_at": now, "host": owner["host"], "pid": owner["pid"]}
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -104,41 +131,83 @@ class RunWriter:
             "checkpoint_path": old.get("checkpoint_path"),
             "last_checkpoint_path": old.get("last_checkpoint_path"),
             "error": None,
+            "owner": owner,
             "attempts": [*old.get("attempts", []), attempt],
         }
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         """Add hyper-parameters; nested ones get dotted names."""
-        with self._lock:
-            self._sidecar["hparams"].update(to_json(flatten(params)))
-            if self._sidecar["hparams"]:
-                import yaml
-
-                text = yaml.safe_dump(self._sidecar["hparams"], sort_keys=True)
-                atomic_write_text(self.run_dir / "hparams.yaml", text)
-            self._write_sidecar()
+        if self._mine() and params:
+            with self._lock:
+                self._sidecar["hparams"].update(to_json(flatten(params)))
+                self._write_hparams()
+                self._write_sidecar()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add one row of numbers; what is no number is refused.
 
         Args:
-            metrics: Numbers by name; zero-dimensional arrays and tensors count as numbers.
+            metrics: Numbers by name; one-element arrays and tensors count as numbers.
             step: Training step; one more than the last by default.
 
         Raises:
             TypeError: If a value is no number.
+            RuntimeError: If another process has taken the run over.
         """
-        row = {str(name): as_number(name, value) for name, value in metrics.items()}
+        if not self._mine():
+            return
+        if self._stolen:
+            raise RuntimeError(self._stolen)
+        row: dict[str, Any] = {"step": self._last_step + 1 if step is None else int(step)}
+        for name, value in metrics.items():
+            if name != "step":
+                number = value if type(value) is float else as_number(name, value)
+                row[name if type(name) is str else str(name)] = number
+        self._last_step = row["step"]
+        self._rows.append(row)
+        if len(self._rows) >= self.flush_every_rows and not self.closed:
+            self._flusher.wake()
+        elif self.closed:
+            self.save()  # a row after the end is kept, too
+
+    def log_image(
+        self, key: str, images: Any, step: int | None = None, caption: str | None = None, **_: Any
+    ) -> None:
+        """Keep images: paths, PNG bytes, PIL images, arrays or tensors; one or a list.
+
+        Arrays are ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``: uint8, or floats in [0, 1].
+
+        Raises:
+            TypeError: If an item is of another kind.
+            ValueError: If an array has no image's shape.
+        """
+        self._log_media("image", key, images, step, caption=caption)
+
+    def log_video(
+        self,
+        key: str,
+        videos: Any,
+        step: int | None = None,
+        caption: str | None = None,
+        fps: float | None = None,
+        **_: Any,
+    ) -> None:
+        """Keep videos: paths (mp4, webm, gif) or the bytes of an mp4; one or a list."""
+        self._log_media("video", key, videos, step, caption=caption, fps=fps)
+
+    def _log_media(self, kind: str, key: str, items: Any, step: int | None, **extra: Any) -> None:
+        if not self._mine():
+            return
+        listed = list(items) if isinstance(items, (list, tuple)) else [items]
+        step = max(self._last_step, 0) if step is None else int(step)
         with self._lock:
-            self._last_step = self._last_step + 1 if step is None else int(step)
-            self._metrics.add({"step": self._last_step, **row})
-            self._sidecar["summary"].update(to_json(row))
-            waited = time.monotonic() - self._flushed_at
-            if waited >= self.flush_every_s or self._metrics.pending >= self.flush_every_rows:
-                self.save()
+            attempt = len(self._sidecar["attempts"])
+            _media.write_media(self.run_dir, kind, key, listed, step, attempt, **extra)
 
     def log_checkpoint(self, best: str | None = None, last: str | None = None) -> None:
         """Record where checkpoints are: the best by its own measure, and the last."""
+        if not self._mine():
+            return
         with self._lock:
             for key, path in (("checkpoint_path", best), ("last_checkpoint_path", last)):
                 if path:
@@ -149,16 +218,22 @@ class RunWriter:
 
     def add_tags(self, *tags: str) -> None:
         """Add labels."""
+        if not self._mine():
+            return
         with self._lock:
-            self._sidecar["tags"] = list(dict.fromkeys([*self._sidecar["tags"], *tags]))
+            self._sidecar["tags"] = list(dict.fromkeys([*self._sidecar["tags"], *map(str, tags)]))
             self._write_sidecar()
 
     def save(self) -> None:
-        """Write what is waiting."""
-        with self._lock:
-            self._metrics.flush()
-            self._write_sidecar()
-            self._flushed_at = time.monotonic()
+        """Write what is waiting, now and on this thread.
+
+        Raises:
+            OSError: If that fails; the rows go on waiting.
+        """
+        if self._mine():
+            with self._lock:
+                self._write_rows()
+                self._write_sidecar()
 
     def finalize(self, status: str = "completed", error: str | None = None) -> None:
         """End the run: ``completed``, ``failed``, ``preempted`` or ``interrupted``.
@@ -170,20 +245,70 @@ class RunWriter:
         Raises:
             ValueError: If the status is unknown.
         """
-        status = {"success": "completed", "finished": "completed"}.get(status, status)
+        status = ALIASES.get(status, status)
         if status not in TERMINAL:
             raise ValueError(f"`status` must be one of {TERMINAL}, got {status!r}.")
+        if not self._mine() or self._stolen:
+            return
+        self._flusher.stop()
         with self._lock:
-            self._heart.stop()
             now = time.time()
             self._sidecar.update(status=status, ended_at=now, error=error)
             self._sidecar["attempts"][-1].update(ended_at=now, status=status)
-            self.save()
+            self._write_rows()
+            if self._metrics.late:
+                self._metrics.fold()
+            self._summary.write(self.run_id, self._last_step)
+            self._write_sidecar()
             self.closed = True
+            atexit.unregister(self._at_exit)
+
+    def _background(self) -> None:
+        """Write what is waiting, if anything is; the thread calls this."""
+        with self._lock:
+            if self._rows and not self.closed and self._mine():
+                self._write_rows()
+                self._write_sidecar()
+
+    def _write_rows(self) -> None:
+        rows = [self._rows[i] for i in range(len(self._rows))]
+        if not rows:
+            return
+        if self._taken_over():
+            self._rows.clear()
+            return
+        names = {name: _one_line(name) for row in rows for name in row}
+        if any(name != clean for name, clean in names.items()):
+            rows = [{names[name]: value for name, value in row.items()} for row in rows]
+        self._metrics.append(rows)
+        for row in rows:
+            self._rows.popleft()
+            self._summary.add(row)
+
+    def _taken_over(self) -> bool:
+        """Whether another writer has replaced this one's token on disk."""
+        found = read_sidecar(self.run_dir / "sidecar.json")
+        owner = (found or {}).get("owner")
+        if isinstance(owner, dict) and owner.get("token") != self._sidecar["owner"]["token"]:
+            self._stolen = (
+                f"{self.run_dir} was taken over by process {owner.get('pid')} on "
+                f"{owner.get('host')}; this process stops writing to it."
+            )
+            logger.error(self._stolen)
+        return self._stolen is not None
+
+    def _write_hparams(self) -> None:
+        if self._sidecar["hparams"]:
+            import yaml
+
+            dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+            text = yaml.dump(self._sidecar["hparams"], Dumper=dumper, sort_keys=True)
+            atomic_write_text(self.run_dir / "hparams.yaml", text)
 
     def _write_sidecar(self) -> None:
-        self._sidecar["updated_at"] = time.time()
-        atomic_write_json(self.run_dir / "sidecar.json", self._sidecar)
+        if self._stolen is None:
+            self._sidecar["updated_at"] = time.time()
+            atomic_write_json(self.run_dir / "sidecar.json", self._sidecar)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -195,116 +320,52 @@ class RunWriter:
             interrupted = issubclass(kind, KeyboardInterrupt)
             self.finalize("interrupted" if interrupted else "failed", error=repr(error))
 
+    def __del__(self) -> None:
+        if not self.closed and self._mine():
+            self._flusher.stop()
+            atexit.unregister(self._at_exit)
+            if self.run_dir.is_dir():
+                self.save()
 
-def as_number(name: str, value: Any) -> float | int:
+
+def _save_at_exit(writer: RunWriter) -> Any:
+    """Write waiting rows when the program ends without :meth:`RunWriter.finalize`."""
+    reference = weakref.ref(writer)
+
+    def save() -> None:
+        writer = reference()
+        if writer is not None and not writer.closed and writer.run_dir.is_dir():
+            writer.save()
+
+    atexit.register(save)
+    return save
+
+
+def _one_line(name: str) -> str:
+    """A column name that keeps the header on one line and is valid UTF-8."""
+    return " ".join(name.splitlines()).encode("utf-8", "backslashreplace").decode()
+
+
+def as_number(name: object, value: Any) -> float | int:
     """A Python number.
 
     Raises:
         TypeError: If the value is none.
     """
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
     if isinstance(value, bool):
         return float(value)
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"The metric {name!r} must be a number, got {type(value).__name__}.")
-    return value
-
-
-class MetricsFile:
-    """``metrics.csv``: one row per call, absent values empty.
-
-    Rows are appended. When a name appears that the header lacks, the file is written anew
-    beside the old one and takes its place; names that come together cost one such pass.
-    An unterminated last line, left by a crash, is dropped when the file is opened.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        self.columns: list[str] = []
-        if path.exists():
-            self._repair()
-            with path.open(newline="", encoding="utf-8") as file:
-                self.columns = next(csv.reader(file), [])
-
-    @property
-    def pending(self) -> int:
-        """Rows that are not written yet."""
-        return len(self.rows)
-
-    def _repair(self) -> None:
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with atomic_file(self.path) as file:
-                file.write(content[: content.rfind(b"\n") + 1])
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep a row until the next flush."""
-        self.rows.append(row)
-
-    def flush(self) -> None:
-        """Append the waiting rows."""
-        if not self.rows:
-            return
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        new = [name for name in names if name not in self.columns]
-        if new:
-            self._widen(new)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            file.write(_csv_lines(self.columns, self.rows))
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows = []
-
-    def _widen(self, new: list[str]) -> None:
-        old = []
-        if self.columns:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                old = list(csv.DictReader(file))
-        self.columns += new
-        header = _csv_lines(self.columns, [dict(zip(self.columns, self.columns, strict=True))])
-        with atomic_file(self.path, "w") as file:
-            file.write(header + _csv_lines(self.columns, old))
-
-
-def _csv_lines(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    csv.DictWriter(buffer, columns, restval="", lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
-
-
-class _Heart:
-    """Touches a file at a fixed interval, on a thread of its own, as long as the process lives."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.path.touch()
-        os.utime(self.path)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="spt-heartbeat", daemon=True)
-        self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._stopped.wait(HEARTBEAT_S):
-            try:
-                os.utime(self.path)
-            except FileNotFoundError:  # the run's directory was removed: nothing left to report
-                return
-
-    def stop(self) -> None:
-        """Stop beating."""
-        self._stopped.set()
-        self._thread.join()
-
-
-def read_sidecar(path: Path) -> dict[str, Any] | None:
-    """A sidecar, or ``None`` if there is none or it is no JSON object with a ``run_id``."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return value if isinstance(value, dict) and "run_id" in value else None
+    if type(value) in (int, float):
+        return value
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "item"):
+        if any(size != 1 for size in shape):
+            raise TypeError(
+                f"The metric {name!r} must be a number, got a {type(value).__name__} of shape "
+                f"{tuple(shape)}; log its mean or its elements."
+            )
+        return as_number(name, value.item())
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"The metric {name!r} must be a number, got {type(value).__name__}.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,38 +67,76 @@ def atomic_write_json(path: str | Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(to_json(value), indent=2) + "\n")
 
 
-def to_json(value: Any) -> Any:
+MAX_STRING = 1_000_000
+MAX_ELEMENTS = 1000
+MAX_DEPTH = 64
+
+
+def to_json(value: Any, depth: int = 0) -> Any:
     """A value made of JSON's own kinds.
 
-    Non-finite numbers become the strings ``"nan"``, ``"inf"`` and ``"-inf"``; numbers of other
-    libraries their Python number; anything else its ``str``.
+    Non-finite numbers become the strings ``"nan"``, ``"inf"`` and ``"-inf"``; numbers and small
+    arrays of other libraries Python's; an enum its value; sets sorted lists; keys strings;
+    anything else its ``str``. Strings of more than a million characters are cut and say so, larger
+    arrays give their shape, and what nests deeper than 64 levels its ``str``.
+
+    Args:
+        value: Anything.
+        depth: How deep it lies.
 
     Example:
         >>> to_json({"lr": 0.1, 3: float("inf"), "path": Path("a/b")})
         {'lr': 0.1, '3': 'inf', 'path': 'a/b'}
     """
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_json(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, enum.Enum):
+        return to_json(value.value, depth + 1)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return to_json(value.item())
-    return str(value)
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, str):
+        return _short(str(value))
+    if depth < MAX_DEPTH and isinstance(value, Mapping):
+        return {_short(key_name(key)): to_json(item, depth + 1) for key, item in value.items()}
+    if depth < MAX_DEPTH and isinstance(value, (list, tuple)):
+        return [to_json(item, depth + 1) for item in value]
+    if depth < MAX_DEPTH and isinstance(value, (set, frozenset)):
+        return sorted((to_json(item, depth + 1) for item in value), key=repr)
+    return _foreign(value, depth)
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def _foreign(value: Any, depth: int) -> Any:
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and hasattr(value, "tolist"):
+        if math.prod(shape) > MAX_ELEMENTS:
+            return f"{type(value).__name__} of shape {tuple(shape)}, {value.dtype}"
+        return to_json(value.tolist(), depth + 1)
+    return _short(str(value))
+
+
+def _short(text: str) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no UTF-8
+    if len(text) <= MAX_STRING:
+        return text
+    return f"{text[: MAX_STRING - 50]}... ({len(text)} characters)"
+
+
+def key_name(key: Any) -> str:
+    """A mapping's key as text; an enum's is its value."""
+    return str(key.value if isinstance(key, enum.Enum) else key)
+
+
+def flatten(value: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Nested mappings and lists as one mapping with dotted keys; empty containers stay.
 
     Example:
         >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.95]}, "tags": []})
         {'optim.lr': 0.1, 'optim.betas.0': 0.9, 'optim.betas.1': 0.95, 'tags': []}
     """
+    if depth > MAX_DEPTH:
+        return {prefix: str(value)}
     if isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
+        items = [(key_name(key), item) for key, item in value.items()]
     elif isinstance(value, (list, tuple)):
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
@@ -105,5 +145,22 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: {} if isinstance(value, Mapping) else []} if prefix else {}
     flat: dict[str, Any] = {}
     for key, item in items:
-        flat.update(flatten(item, f"{prefix}.{key}" if prefix else key))
+        flat.update(flatten(item, f"{prefix}.{key}" if prefix else key, depth + 1))
     return flat
+
+
+def file_system_time(folder: str | Path) -> float:
+    """Now, by the clock of the file system that holds a folder.
+
+    Clocks of nodes differ; modification times on one file system are comparable. A file is
+    touched and removed again; where that is not allowed this machine's clock must do.
+    """
+    probe = Path(folder) / f".clock.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            return os.stat(probe).st_mtime
+        finally:
+            os.unlink(probe)
+    except OSError:  # read-only, full or vanished
+        return time.time()
