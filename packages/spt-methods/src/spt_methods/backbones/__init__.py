@@ -15,10 +15,14 @@ from spt_methods.backbones.patches import patchify as patchify
 from spt_methods.backbones.patches import unpatchify as unpatchify
 from spt_methods.backbones.pos_embed import get_sincos_pos_embed as get_sincos_pos_embed
 from spt_methods.backbones.pos_embed import interpolate_pos_embed as interpolate_pos_embed
+from spt_methods.backbones.prototypes import PrototypeHead as PrototypeHead
+from spt_methods.backbones.prototypes import Prototypes as Prototypes
 from spt_methods.backbones.teacher import TeacherStudentWrapper as TeacherStudentWrapper
 from spt_methods.backbones.timm import from_timm as from_timm
 from spt_methods.backbones.torchvision import from_torchvision as from_torchvision
 from spt_methods.backbones.transformer import TransformerBlock as TransformerBlock
 from spt_methods.backbones.transformer import modulate as modulate
+from spt_methods.backbones.vit_tokens import Tokens as Tokens
+from spt_methods.backbones.vit_tokens import ViTTokens as ViTTokens
 from spt_methods.masking.patches import MaskingOutput as MaskingOutput
 from spt_methods.masking.patches import PatchMasking as PatchMasking
