@@ -1,6 +1,7 @@
-"""Two real processes: averaged probe gradients, gathered queues."""
+"""Two real processes: averaged probe gradients, queues gathered at snapshots, FSDP2 on the CPU."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -8,57 +9,131 @@ import lightning as pl
 import pytest
 import torch
 import torch.distributed as dist
-from spt_callbacks import OnlineKNN, OnlineProbe, RankMe
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from spt_callbacks import (
+    Alignment,
+    AlphaReQ,
+    FeatureStd,
+    ImageRetrieval,
+    LiDAR,
+    MeanCosine,
+    OnlineKNN,
+    OnlineProbe,
+    OnlineProbeSweep,
+    OnlineQueue,
+    RankMe,
+    Uniformity,
+    queues_of,
+)
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 pytestmark = pytest.mark.distributed
 
+SGD = {"type": "SGD", "lr": 1}
 
-class Identity(pl.LightningModule):
-    """Its features are its inputs, so what a probe sees is known."""
+
+class Watched(pl.LightningModule):
+    """Its features are its inputs, so what a probe sees is known; a layer is there to be sharded."""
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
+        torch.manual_seed(7)
+        self.layer = nn.Linear(4, 4)
+
+    def configure_model(self):
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            from torch.distributed.fsdp import fully_shard
+
+            fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
 
     def training_step(self, batch, batch_idx):
-        return {"loss": self.weight.sum(), "embedding": batch["x"]}
+        hidden = self.layer(batch["x"])
+        return {"loss": hidden.square().mean(), "embedding": batch["x"], "hidden": hidden}
 
     def validation_step(self, batch, batch_idx):
-        return {"embedding": batch["x"]}
+        return {"embedding": batch["x"], "hidden": self.layer(batch["x"])}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Counted:
+    """Counts collectives while a callback works on a training batch."""
+
+    NAMES = ("all_reduce", "broadcast", "all_gather", "all_gather_into_tensor", "barrier")
+
+    def __init__(self, callbacks):
+        self.found = {callback.state_key: [] for callback in callbacks}
+        for callback in callbacks:
+            inner = callback.on_train_batch_end
+
+            def wrapped(*args, inner=inner, name=callback.state_key):
+                originals = {n: getattr(dist, n) for n in self.NAMES}
+                calls = []
+                for n, function in originals.items():
+                    setattr(dist, n, lambda *a, n=n, f=function, **k: (calls.append(n), f(*a, **k)))
+                try:
+                    inner(*args)
+                finally:
+                    for n, function in originals.items():
+                        setattr(dist, n, function)
+                self.found[name].append(calls)
+
+            callback.on_train_batch_end = wrapped
+
+
 def rows():
     generator = torch.Generator().manual_seed(0)
-    return [{"x": torch.randn(4, generator=generator) + i % 2, "label": i % 2} for i in range(16)]
+    return [
+        {"x": torch.randn(4, generator=generator) + i % 2, "label": i % 2, "sample_idx": i,
+         "image": i // 2}
+        for i in range(16)
+    ]  # fmt: skip
 
 
-def fit(folder, world_size):
-    # ranks begin apart: the probe must be that of rank 0 everywhere
-    torch.manual_seed(int(os.environ.get("RANK", 0)))
-    probe = OnlineProbe(
-        name="p",
-        probe=nn.Linear(4, 2),
-        loss=nn.CrossEntropyLoss(),
-        optimizer={"type": "SGD", "lr": 1},
-    )
-    callbacks = [
-        probe,
-        OnlineKNN(name="k", queue_length=64, k=3),
-        RankMe(target="embedding", queue_length=64),
+def callbacks_for():
+    return [
+        OnlineProbe(name="p", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss(), optimizer=SGD),
+        OnlineProbe(name="h", input="hidden", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss()),
+        OnlineProbeSweep("s", num_outputs=2, rates=(1.0, 32.0)),
+        OnlineKNN(name="k", queue_length=64, k=3, save_queues=True),
+        RankMe(queue_length=64),
+        AlphaReQ(queue_length=64, ranks=(1, 4)),
+        FeatureStd(queue_length=64),
+        MeanCosine(queue_length=64),
+        Uniformity(queue_length=64),
+        LiDAR(queue_length=64, group="image"),
+        Alignment(queue_length=64, group="label"),
+        OnlineQueue("sample_idx", 64, save_queues=True),
+        ImageRetrieval(name="r", queries={0: {"relevant": [2, 4, 6]}, 1: {"relevant": [3, 5]}}),
     ]
+
+
+NAMES = (
+    "eval/k_acc", "eval/p_acc", "eval/s_acc", "train/p_loss", "train/s_loss", "rankme", "alpha_req",
+    "feature_std", "mean_cosine", "uniformity", "lidar", "eval/r_map", "eval/r_p5",
+)  # fmt: skip
+
+
+def fit(folder, world_size, strategy="ddp"):
+    # ranks begin apart: the probe must be that of rank 0 everywhere
+    torch.manual_seed(int(os.environ.get("RANK", 0)) + 1)
+    callbacks = callbacks_for()
+    counted = Counted(callbacks)
+    saver = ModelCheckpoint(folder / f"best{world_size}{strategy}", monitor="rankme", mode="max")
+    if strategy == "fsdp":
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+        saver = None
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=strategy if world_size > 1 else "auto",
         max_epochs=2,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *([saver] if saver else [])],
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=saver is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -68,31 +143,61 @@ def fit(folder, world_size):
     if world_size > 1:
         sampler = DistributedSampler(data, world_size, int(os.environ["RANK"]), shuffle=False)
     loader = DataLoader(data, batch_size=8 // world_size, sampler=sampler)
-    trainer.fit(Identity(), loader, loader)
-    names = ("eval/k_acc", "eval/p_acc", "rankme")
-    metrics = {name: float(trainer.callback_metrics[name]) for name in names}
-    return probe.module.state_dict(), metrics
+    module = Watched()
+    trainer.fit(module, loader, loader)
+    weight = module.layer.weight
+    gathered = queues_of(trainer).snapshot(("sample_idx",), 64)[0]
+    newest = queues_of(trainer).snapshot(("sample_idx",), 8 // world_size, by_age=True)[0]
+    result = {
+        "probe": callbacks[0].module.state_dict(),
+        "sweep": callbacks[2].heads.state_dict(),
+        "metrics": {name: float(trainer.callback_metrics[name]) for name in NAMES},
+        "collectives": counted.found,
+        "gathered": gathered,
+        "newest": newest,
+        "own": callbacks[11].newest(),
+        "weight": (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach(),
+    }
+    if saver is None:
+        return result
+    path = folder / f"queues{world_size}.ckpt"
+    trainer.save_checkpoint(path)
+    for start, length in (("same", 64), ("shrunk", 3)):
+        queue = OnlineQueue("sample_idx", 64, save_queues=True)
+        queue.queue_length = length
+        again = pl.Trainer(
+            accelerator="cpu", devices=world_size, strategy=strategy if world_size > 1 else "auto",
+            callbacks=[queue], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+            default_root_dir=folder,
+        )  # fmt: skip
+        queue.__class__ = type("Named", (OnlineQueue,), {"state_key": callbacks[11].state_key})
+        again.validate(Watched(), loader, ckpt_path=path, verbose=False)
+        result[start] = queue.newest()
+    return result
 
 
 def worker(rank, port, folder):
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", NODE_RANK="0",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-    )  # fmt: skip
+    from pathlib import Path
+
     torch.set_num_threads(1)
-    torch.save(fit(folder, 2), f"{folder}/{rank}.pt")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    for strategy in ("ddp", "fsdp"):
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", NODE_RANK="0",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+        )  # fmt: skip
+        torch.save(fit(Path(folder), 2, strategy), f"{folder}/{strategy}{rank}.pt")
+    dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore:.*dataloader.*")
-def test_two_ranks_agree_with_one_process(tmp_path):
-    import socket
-
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where two processes left what they found with each strategy."""
+    folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, __file__, str(port), str(tmp_path)]
+    command = [sys.executable, __file__, str(port), str(folder)]
     ranks = [
         subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
         for rank in range(2)
@@ -100,15 +205,44 @@ def test_two_ranks_agree_with_one_process(tmp_path):
     for process in ranks:
         _, error = process.communicate(timeout=300)
         assert process.returncode == 0, error
-    (first, one), (second, two) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process finds."""
+    return fit(tmp_path_factory.mktemp("alone"), 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create.*")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_agree_with_one_process(folder, alone, strategy):
+    first, second = (
+        torch.load(folder / f"{strategy}{rank}.pt", weights_only=True) for rank in (0, 1)
     )
-    alone, expected = fit(tmp_path, 1)
-    for key, value in alone.items():
-        torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-6)
-        assert torch.equal(first[key], second[key])
-    assert one == two
-    assert one == pytest.approx(expected, rel=1e-5)
+    for part in ("probe", "sweep"):
+        for key, value in alone[part].items():
+            torch.testing.assert_close(first[part][key], value, rtol=1e-4, atol=1e-5)
+            assert torch.equal(first[part][key], second[part][key])
+    torch.testing.assert_close(first["weight"], alone["weight"])
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
+
+    for key, steps in first["collectives"].items():
+        if key.startswith("OnlineProbeSweep"):  # its heads are made at the first batch
+            steps[0] = [name for name in steps[0] if name != "broadcast"]
+        expected = ["all_reduce"] if key.startswith("OnlineProbe") else []
+        assert steps == [expected] * 4, key  # one flat reduction per probe, none for queues
+
+    # two epochs of 16 rows: none lost, none twice, and each rank holds what it saw
+    assert sorted(first["gathered"].tolist()) == sorted([*range(16)] * 2)
+    assert torch.equal(first["gathered"], second["gathered"])
+    assert torch.equal(torch.cat([first["own"], second["own"]]), first["gathered"])
+    assert sorted(first["newest"].tolist()) == list(range(8, 16))
+    if strategy == "ddp":
+        for rank in (first, second):
+            assert rank["same"].tolist() == rank["own"].tolist()
+            assert rank["shrunk"].tolist() == rank["own"].tolist()[-3:]
 
 
 if __name__ == "__main__":

@@ -108,18 +108,20 @@ def _contents(source: Any) -> str:
 _floats: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def look_up_float(key: Key, outputs: Any, batch: Any, caller: str) -> Tensor:
-    """The tensor under a key, detached, in float32 if it has fewer digits.
+def look_up_float(
+    key: Key, outputs: Any, batch: Any, caller: str, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The tensor under a key, detached, and in this floating-point type unless it holds integers.
 
-    Callbacks that read the same tensor share one conversion. Integers and float64 stay.
+    Callbacks that read the same tensor share one conversion.
     """
     value = find(key, outputs, batch, caller)
-    if not isinstance(value, Tensor) or value.dtype not in (torch.float16, torch.bfloat16):
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
         return look_up(key, outputs, batch, caller)
-    if value not in _floats:
-        _floats[value] = value.detach().float()
-    converted: Tensor = _floats[value]
-    return converted
+    converted: dict[torch.dtype, Tensor] = _floats.setdefault(value, {})
+    if dtype not in converted:
+        converted[dtype] = value.detach().to(dtype)
+    return converted[dtype]
 
 
 def check_rows(features: Tensor, targets: Tensor, names: tuple[Key, Key], caller: str) -> None:

@@ -21,7 +21,8 @@ PARTS = ("optimizer", "scheduler")
 class Head:
     """A network that a callback trains; nothing of it is known to the watched module.
 
-    It computes in float32 whatever the precision of the run, so it needs no loss scaling.
+    It computes in the type of its weights whatever the precision of the run, so it needs no loss
+    scaling.
 
     Args:
         caller: Whose head it is, for messages and for its random stream.
@@ -92,6 +93,12 @@ class Head:
             if "module" in self._saved:
                 self.module.load_state_dict(self._saved.pop("module"))
         return self.module
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the network computes; float32 if its weights do not say."""
+        weights = self.module.parameters() if self.module is not None else iter(())
+        return next((p.dtype for p in weights if p.is_floating_point()), torch.float32)
 
     def start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare to train: place the network, make the optimizer anew for a new Trainer."""

@@ -158,7 +158,7 @@ class LatentViz(QueueReader):
             None,
         )
         if rows is not None and len(rows) > self.k_neighbors + 1:
-            self._improve(pl_module, rows.flatten(1).float())
+            self._improve(pl_module, rows.flatten(1).to(self.head.dtype))
 
     def _improve(self, pl_module: pl.LightningModule, rows: Tensor) -> None:
         assert self.head.module is not None
@@ -186,7 +186,7 @@ class LatentViz(QueueReader):
         if found is None or not trainer.is_global_zero:
             return
         module = self.head.place(pl_module)
-        rows = found[0].to(pl_module.device).flatten(1).float()
+        rows = found[0].to(pl_module.device).flatten(1).to(self.head.dtype)
         with torch.no_grad(), self.head.isolated(rows.device):
             module.eval()
             points = module(rows).cpu().numpy()

@@ -21,7 +21,8 @@ class OnlineProbe(pl.Callback):
 
     The probe owns its network, optimizer, scheduler and metrics and saves them in its own
     state; nothing is registered on the module, and its gradients, metrics and random state are
-    as they would be without the probe. It computes in float32 whatever the precision of the run.
+    as they would be without the probe. It computes in the type of its weights, float32 as a rule,
+    whatever the precision of the run.
 
     Logs ``train/{name}_loss`` (and ``..._step``, ``..._epoch``) and, per metric,
     ``eval/{name}_{metric}`` in validation and ``test/{name}_{metric}`` in testing. Without metrics
@@ -157,7 +158,7 @@ class OnlineProbe(pl.Callback):
         pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=rows)
 
     def _rows(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
-        features = look_up_float(self.input, outputs, batch, self.caller)
+        features = look_up_float(self.input, outputs, batch, self.caller, self.head.dtype)
         targets = look_up(self.target, outputs, batch, self.caller)
         check_rows(features, targets, (self.input, self.target), self.caller)
         return features, targets
@@ -186,7 +187,7 @@ class OnlineProbe(pl.Callback):
     on_predict_start = on_validation_start
 
     def _predict(self, outputs: Any, batch: Any) -> Tensor:
-        features = look_up_float(self.input, outputs, batch, self.caller)
+        features = look_up_float(self.input, outputs, batch, self.caller, self.head.dtype)
         assert self.module is not None
         with torch.no_grad(), self.head.isolated(features.device):
             self.module.eval()

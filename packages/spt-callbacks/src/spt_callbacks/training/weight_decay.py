@@ -24,7 +24,7 @@ def scheduled_weight_decay(schedule: Schedule, progress: float, start: float, en
         end: Value at 1.
 
     Example:
-        >>> scheduled_weight_decay("linear", 0.5, 0.04, 0.4)
+        >>> round(scheduled_weight_decay("linear", 0.5, 0.04, 0.4), 9)
         0.22
     """
     if schedule == "constant":
