@@ -15,13 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # The architecture's table, and the direct imports that it leaves to its neighbours:
+# `spt-data` handles the PIL images and arrays that torchvision and datasets hand out,
 # `spt-methods` opens torchvision models, `spt-manager` saves torch checkpoints and reads
 # OmegaConf configurations. What a package imports, it declares.
 REQUIREMENTS = {
     "spt-losses": "torch",
     "spt-optim": "torch",
     "spt-augment": "torch kornia",
-    "spt-data": "torch torchvision datasets lightning torchdata loguru",
+    "spt-data": "torch torchvision datasets lightning torchdata loguru numpy pillow",
     "spt-registry": "click rich pandas pyarrow pyyaml loguru",
     "spt-callbacks": "torch lightning torchmetrics loguru rich spt-optim",
     "spt-methods": "torch torchvision lightning timm torchmetrics loguru"
@@ -32,6 +33,7 @@ REQUIREMENTS = {
     " spt-callbacks spt-methods spt-manager",
 }
 EXTRAS = {
+    "spt-data": {"lance", "video"},
     "spt-registry": {"lightning", "web"},
     "spt-callbacks": {"sklearn", "viz", "hf", "wandb", "monitor"},
     "spt-methods": {"hf"},

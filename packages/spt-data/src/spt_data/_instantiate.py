@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,11 @@ def instantiate(node: Any) -> Any:
     Raises:
         ValueError: If there is nothing at a path.
     """
-    if isinstance(node, (list, tuple)):
-        return [instantiate(item) for item in node]
+    omegaconf = sys.modules.get("omegaconf")  # without it, no node can be one of its own
+    if omegaconf is not None and isinstance(node, omegaconf.Container):
+        node = omegaconf.OmegaConf.to_container(node, resolve=True)
+    if type(node) in (list, tuple):
+        return type(node)(instantiate(item) for item in node)
     if not isinstance(node, Mapping):
         return node
     values = {key: instantiate(value) for key, value in node.items()}

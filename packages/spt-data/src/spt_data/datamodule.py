@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as pl
+import torch
 from loguru import logger
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -70,6 +71,7 @@ class DataModule(pl.LightningDataModule):
             logger.debug(f"DataModule has no {' and no '.join(missing)} loader.")
         self.given = given
         self.loaders: dict[str, Any] = {}
+        self._pl_trainer: Any = None
         self._pending: dict[str, Any] = {}
         for name, value in kwargs.items():
             setattr(self, name, value)
@@ -89,6 +91,7 @@ class DataModule(pl.LightningDataModule):
         for name in NEEDED[stage]:
             if name not in self.loaders and self.given[name] is not None:
                 self._store(name)
+                _tell(name, self.loaders[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Position and epoch of the training loader, when it was built from a mapping."""
@@ -101,6 +104,31 @@ class DataModule(pl.LightningDataModule):
         loader = self.loaders.get("train")
         if isinstance(loader, Loader) and "train" in self._pending:
             loader.load_state_dict(self._pending.pop("train"))
+
+    def set_pl_trainer(self, trainer: Any) -> None:
+        """Put the step and the epoch of a Trainer into every sample, from the next request of a loader on.
+
+        Each dataset with ``set_pl_trainer`` gets it.
+        """
+        self._pl_trainer = trainer
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Bring the step and epoch in a batch up to date, which workers read ahead of time."""
+        if self._pl_trainer is None:
+            return batch
+        for dataset in self._datasets():
+            if hasattr(dataset, "tell_progress"):
+                dataset.tell_progress()
+        step, epoch = self._pl_trainer.global_step, self._pl_trainer.current_epoch
+        return stamped(batch, {"global_step": step, "current_epoch": epoch})
+
+    def _datasets(self) -> list[Any]:
+        loaders = [
+            loader
+            for built in self.loaders.values()
+            for loader in (built if isinstance(built, list) else [built])
+        ]
+        return [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
 
     def _store(self, name: str) -> None:
         loader = self.loaders[name] = _build(self.given[name])
@@ -128,7 +156,40 @@ class DataModule(pl.LightningDataModule):
             return []
         if name not in self.loaders:
             self._store(name)
+        if self._pl_trainer is not None:
+            for dataset in self._datasets():
+                if hasattr(dataset, "set_pl_trainer"):
+                    dataset.set_pl_trainer(self._pl_trainer)
         return self.loaders[name]
+
+
+def stamped(batch: Any, values: Mapping[str, int]) -> Any:
+    """A batch whose views have these numbers instead of the ones they carry.
+
+    Example:
+        >>> import torch
+        >>> stamped({"views": [{"global_step": torch.tensor([3, 3])}]}, {"global_step": 4})
+        {'views': [{'global_step': tensor([4, 4])}]}
+    """
+    if isinstance(batch, list):
+        return [stamped(item, values) for item in batch]
+    if not isinstance(batch, dict):
+        return batch
+    return {
+        key: torch.full_like(item, values[key])
+        if key in values and isinstance(item, torch.Tensor)
+        else stamped(item, values)
+        for key, item in batch.items()
+    }
+
+
+def _tell(name: str, loader: Any) -> None:
+    """Log the length and the columns of a split."""
+    for part in loader if isinstance(loader, list) else [loader]:
+        dataset: Any = getattr(part, "dataset", None)
+        rows = f"{len(dataset)} rows" if hasattr(dataset, "__len__") else "a stream"
+        columns = getattr(dataset, "column_names", None)
+        logger.info(f"Split {name!r}: {rows}" + (f", columns {columns}" if columns else ""))
 
 
 def _check_split(name: str, split: Any) -> None:
@@ -163,4 +224,5 @@ def _build(split: Split) -> Any:
     }
     if options.get("num_workers", 0) > 0:
         options.setdefault("persistent_workers", True)
+        options.setdefault("pin_memory", torch.cuda.is_available())
     return Loader(**options)

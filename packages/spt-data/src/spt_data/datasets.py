@@ -1,4 +1,4 @@
-"""Datasets whose samples are dicts: the bases, and the adapter of a torch dataset."""
+"""Datasets whose samples are dicts: the bases, and the adapter of a dataset of tuples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.utils.data
 from loguru import logger
 
 from spt_data._draws import keyed_draws
-from spt_data._errors import CorruptSampleError, is_decoding_error
+from spt_data._errors import CorruptSampleError, is_decoding_error, name_of
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
@@ -24,6 +24,11 @@ TOLD = 5  # samples that each process names when it skips them
 
 def _clock() -> torch.Tensor:
     """Whether draws are keyed, the epoch, and the seed, where running workers can read them."""
+    return torch.zeros(3, dtype=torch.int64).share_memory_()
+
+
+def _progress() -> torch.Tensor:
+    """Whether a trainer is attached, its step and its epoch, where workers can read them."""
     return torch.zeros(3, dtype=torch.int64).share_memory_()
 
 
@@ -82,6 +87,23 @@ class DatasetMixin:
         self.on_error = on_error
         self._clock = _clock()
         self._slots = _slots()
+        self._progress = _progress()
+        self._trainer: Any = None
+
+    def set_pl_trainer(self, trainer: Any) -> None:
+        """Put ``global_step`` and ``current_epoch`` of a Trainer into each sample from now on.
+
+        Running workers read them from memory that they share with this process. They read ahead:
+        the step is the one at which the sample was made, until ``DataModule`` corrects the batch.
+        """
+        self._trainer = trainer
+        self.tell_progress()
+
+    def tell_progress(self) -> None:
+        """Let running workers know the Trainer's step and epoch."""
+        if self._trainer is not None:
+            now = [1, int(self._trainer.global_step), int(self._trainer.current_epoch)]
+            self._progress.copy_(torch.tensor(now))
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Draw each sample's augmentation from (seed, epoch, row, view) from now on.
@@ -95,8 +117,14 @@ class DatasetMixin:
         """Samples that were skipped so far, by all workers of this process."""
         return int(self._slots.sum())
 
-    def process_sample(self, sample: Sample) -> Sample:
-        """Apply the transform, if there is one."""
+    def process_sample(self, sample: Sample, **extra: Any) -> Sample:
+        """Add ``extra`` and the Trainer's progress to a sample, and apply the transform.
+
+        Raises:
+            ValueError: If the sample has a ``global_step`` or a ``current_epoch`` of its own and a
+                Trainer is attached.
+        """
+        sample = self._with_progress({**sample, **extra} if extra else sample)
         if self.transform is None:
             return sample
         keyed, epoch, seed = self._clock.tolist()
@@ -104,6 +132,19 @@ class DatasetMixin:
             return self.transform(sample)
         with keyed_draws(seed, epoch, sample["sample_idx"], sample.get("view_idx", 0)):
             return self.transform(sample)
+
+    def _with_progress(self, sample: Sample) -> Sample:
+        if torch.utils.data.get_worker_info() is None:
+            self.tell_progress()
+        attached, step, epoch = self._progress.tolist()
+        if not attached:
+            return sample
+        taken = sorted({"global_step", "current_epoch"} & set(sample))
+        if taken:
+            raise ValueError(
+                f"{name_of(sample)} has {taken}, which the attached Trainer sets; rename the column."
+            )
+        return {**sample, "global_step": step, "current_epoch": epoch}
 
     def _skip(self, error: CorruptSampleError) -> None:
         """Count and tell, or raise."""
@@ -116,11 +157,12 @@ class DatasetMixin:
             logger.warning(f"Skipped: {error}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "gpu_transform": None}
+        return {**self.__dict__, "gpu_transform": None, "_trainer": None}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         new = type(self).__new__(type(self))
         memo[id(self)] = new
+        memo[id(self._trainer)] = self._trainer  # not ours to copy
         new.__dict__.update({key: copy.deepcopy(v, memo) for key, v in self.__dict__.items()})
         return new._own_memory(self)
 
@@ -131,6 +173,7 @@ class DatasetMixin:
 
     def _own_memory(self: Self, other: DatasetMixin) -> Self:
         self._clock = _clock().copy_(other._clock)
+        self._progress = _progress().copy_(other._progress)
         self._slots = _slots()
         return self
 
@@ -284,64 +327,4 @@ class FromTorchDataset(Dataset):
         sample = dict(zip(self.names, fields, strict=True))
         if self.add_sample_idx:
             sample["sample_idx"] = index % len(self)
-        return self.process_sample({**sample, **extra})
-
-
-class Subset(Dataset):
-    """Some rows of a dataset; attributes it lacks are those of the dataset.
-
-    Args:
-        dataset: Any map-style dataset.
-        indices: Rows to keep, in order.
-
-    Raises:
-        IndexError: If an index is out of range.
-    """
-
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        super().__init__()
-        self.dataset = dataset
-        self.indices = [int(index) for index in indices]
-        wrong = [i for i in self.indices if not -len(dataset) <= i < len(dataset)]
-        if wrong:
-            raise IndexError(
-                f"`indices` must be rows of a dataset of {len(dataset)}, got {wrong[:5]}."
-            )
-        self.gpu_transform = getattr(dataset, "gpu_transform", None)
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.indices)
-
-    def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """Pass it on to the dataset, if it takes it."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch, seed)
-
-    @property
-    def n_skipped(self) -> int:
-        """Samples that the dataset skipped so far."""
-        return int(getattr(self.dataset, "n_skipped", 0))
-
-    def _inner(self, index: Any) -> Any:
-        if isinstance(index, tuple):
-            return self.indices[index[0]], index[1]
-        return self.indices[index]
-
-    def __getitem__(self, index: int | tuple[int, int]) -> Sample:
-        """One sample of the underlying dataset."""
-        sample: Sample = self.dataset[self._inner(index)]
-        return sample
-
-    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
-        """Several samples, read together when the dataset can."""
-        rows = [self._inner(index) for index in indices]
-        if hasattr(self.dataset, "__getitems__"):
-            samples: list[Sample] = self.dataset.__getitems__(rows)
-            return samples
-        return [self.dataset[row] for row in rows]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "dataset" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return self.process_sample(sample, **extra)

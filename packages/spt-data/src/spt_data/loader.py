@@ -9,6 +9,9 @@ import torch
 from torch.utils.data import IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from spt_data.collate import collate
+from spt_data.samplers import RepeatedRandomSampler
+
 KEY = "spt_data"
 FINISHED = "_iterator_finished"  # torchdata's own key
 
@@ -19,14 +22,24 @@ class Loader(StatefulDataLoader):
     A dataset with ``set_epoch(epoch, seed)`` then draws each sample's augmentation from
     ``(seed, epoch, row, view)``: the same whatever the number of workers, new in each epoch.
 
+    Samples that the dataset skipped are reported at the end of the epoch.
+
     Args:
         *args: As for ``torch.utils.data.DataLoader``.
         seed: Of the augmentation; the process's torch seed by default. It is part of the state.
-        **kwargs: As for ``torch.utils.data.DataLoader``.
+        **kwargs: As for ``torch.utils.data.DataLoader``; ``collate_fn`` is ``spt_data.collate`` by
+            default.
+
+    Raises:
+        ValueError: If the dataset is empty, or a batch would cut through the views of a row.
     """
 
     def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any) -> None:
+        check_not_empty(args[0] if args else kwargs.get("dataset"))
+        if len(args) < 7 and kwargs.get("collate_fn") is None:
+            kwargs["collate_fn"] = collate
         super().__init__(*args, **kwargs)
+        check_views(self.sampler, self.batch_size)
         self.seed = torch.initial_seed() % 2**63 if seed is None else seed
         self.epoch = 0
         self._begun = False
@@ -69,3 +82,33 @@ class Loader(StatefulDataLoader):
             return bool(state["_num_yielded"] >= len(self))
         steps = state["_snapshot"]["_snapshot_step"] + state["_steps_since_snapshot"]
         return bool(steps >= len(self))  # several workers
+
+
+def check_not_empty(dataset: Any) -> None:
+    """Refuse a dataset without rows.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        return
+    if len(dataset) == 0:
+        raise ValueError(
+            f"The dataset of this split is empty: {type(dataset).__name__} has no rows. Check the "
+            "name of the split and its filters."
+        )
+
+
+def check_views(sampler: Any, batch_size: int | None) -> None:
+    """Refuse batches that cut through the views of a row.
+
+    Raises:
+        ValueError: If the batch size is no multiple of the sampler's number of views.
+    """
+    if not isinstance(sampler, RepeatedRandomSampler) or batch_size is None:
+        return
+    if batch_size % sampler.n_views:
+        raise ValueError(
+            f"`batch_size` {batch_size} is no multiple of the sampler's `n_views` = "
+            f"{sampler.n_views}: a batch would hold some views of a row and not the others."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,7 @@ class _File:
     """A video file or its bytes."""
 
     def __init__(self, source: Any) -> None:
-        try:
-            from torchcodec.decoders import VideoDecoder
-        except ImportError as error:
-            raise ImportError(
-                "Decoding a video needs torchcodec, which is not installed: pip install "
-                '"spt-data[video]". Frames that are decoded already, (L, C, H, W), need nothing.'
-            ) from error
-        self.decoder = VideoDecoder(source)
+        self.decoder = _decoders().VideoDecoder(source)
 
     def __len__(self) -> int:
         return len(self.decoder)
@@ -46,6 +40,17 @@ class _File:
         """The frames with these numbers."""
         frames: Tensor = self.decoder.get_frames_at(indices=numbers).data
         return frames
+
+
+def _decoders() -> Any:
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: no FFmpeg libraries
+        raise ImportError(
+            "Decoding a video needs torchcodec and FFmpeg's shared libraries, and they cannot be "
+            f'loaded ({type(error).__name__}): pip install "spt-data[video]". Frames that are '
+            "decoded already, (L, C, H, W), need nothing."
+        ) from error
 
 
 def open_video(value: Any) -> _Frames | _File:

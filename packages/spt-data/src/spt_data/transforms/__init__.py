@@ -31,6 +31,7 @@ from spt_data.transforms.color import RandomSolarize as RandomSolarize
 from spt_data.transforms.control import Compose as Compose
 from spt_data.transforms.control import Conditional as Conditional
 from spt_data.transforms.control import ControlledTransform as ControlledTransform
+from spt_data.transforms.control import DrawSeed as DrawSeed
 from spt_data.transforms.control import Lambda as Lambda
 from spt_data.transforms.control import RoutingTransform as RoutingTransform
 from spt_data.transforms.control import WrapTorchTransform as WrapTorchTransform
@@ -45,6 +46,7 @@ from spt_data.transforms.geometric import RandomRotation as RandomRotation
 from spt_data.transforms.geometric import RandomVerticalFlip as RandomVerticalFlip
 from spt_data.transforms.geometric import Resize as Resize
 from spt_data.transforms.image import RGB as RGB
+from spt_data.transforms.image import DecodeImage as DecodeImage
 from spt_data.transforms.image import ToImage as ToImage
 from spt_data.transforms.multiview import MultiViewTransform as MultiViewTransform
 from spt_data.transforms.multiview import (

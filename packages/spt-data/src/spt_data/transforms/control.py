@@ -201,6 +201,24 @@ class ControlledTransform:
         return f"ControlledTransform({self.transform!r}, {self.seed_offset!r}, {self.key!r})"
 
 
+class DrawSeed:
+    """Leave a random number for what is drawn later, such as the masks of a whole batch.
+
+    Args:
+        target: Key of the number, an int of 62 bits.
+    """
+
+    def __init__(self, target: str = "mask_seed") -> None:
+        self.target = target
+
+    def __call__(self, sample: Sample) -> Sample:
+        """A copy of the sample with the number."""
+        return {**sample, self.target: int(torch.randint(2**62, ()))}
+
+    def __repr__(self) -> str:
+        return f"DrawSeed({self.target!r})"
+
+
 @contextmanager
 def random_seed(seed: int) -> Iterator[None]:
     """Inside, torch's CPU generator is seeded; afterwards it is as it was before.

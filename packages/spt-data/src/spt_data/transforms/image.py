@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from spt_data._base import SampleTransform
 from spt_data._keys import Path
 from spt_data._modes import to_rgb, to_tensor
+
+
+class DecodeImage(SampleTransform):
+    """Bytes or a file to a PIL image; bytes that are no whole image name their sample.
+
+    Args:
+        min_side: Let a JPEG decode at a half, quarter or eighth of its size as long as both sides
+            stay at least this long; it saves most of the time when a small crop follows.
+        source: Key of bytes or of a path.
+        target: Key of the image.
+
+    Raises:
+        TypeError: When called, if the source is neither.
+    """
+
+    def __init__(
+        self, min_side: int | None = None, source: Path = "image", target: Path = "image"
+    ) -> None:
+        super().__init__(source, target)
+        self.min_side = min_side
+
+    def apply(self, value: Any) -> Image.Image:
+        """Decode."""
+        if not isinstance(value, (bytes, bytearray, str, os.PathLike)):
+            raise TypeError(f"an encoded image is bytes or a path, got {type(value).__name__}")
+        image = Image.open(io.BytesIO(value) if isinstance(value, (bytes, bytearray)) else value)
+        with image:
+            if self.min_side is not None:
+                image.draft(None, (self.min_side, self.min_side))
+            image.load()
+            return image.copy()
 
 
 class ToImage(SampleTransform):
