@@ -85,8 +85,9 @@ def test_the_thread_writes_by_time_and_by_count_and_ends(tmp_path):
     run = RunWriter(tmp_path, flush_every_s=0.05)
     run.log_metrics({"a": 1})
     deadline = time.monotonic() + 5
-    while not (tmp_path / "metrics.csv").exists() and time.monotonic() < deadline:
+    path = tmp_path / "metrics.csv"
+    while not (path.exists() and rows(path)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(rows(tmp_path / "metrics.csv")) == 1
+    assert len(rows(path)) == 1
     run.finalize()
     assert not run._flusher._thread.is_alive()

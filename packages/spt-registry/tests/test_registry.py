@@ -9,7 +9,8 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from spt_registry import RunWriter, open_registry
+from spt_registry import RunWriter
+from spt_registry import open_registry as open_with_memory
 from spt_registry.cli import cli
 from spt_registry.run import open_run_dir, resolve_identity
 
@@ -33,6 +34,10 @@ def cache(tmp_path):
     make(tmp_path, "gamma", status="failed", acc=float("nan"))
     make(tmp_path, "delta", status="running", tags=["x_"], loss=1.0)
     return tmp_path
+
+
+def open_registry(**kwargs):
+    return open_with_memory(scan_ttl_s=0, **kwargs)
 
 
 def ids(records):
@@ -69,10 +74,10 @@ def test_a_silent_run_is_lost(cache):
 def test_a_scan_reads_only_what_changed_and_the_index_may_be_deleted(cache):
     registry = open_registry(cache_dir=cache)
     report = registry.scan()
-    assert (report.total, report.updated, report.unchanged) == (4, 0, 4)
+    assert (report.total_sidecars, report.upserted, report.skipped_unchanged) == (4, 0, 4)
     make(cache, "epsilon")
-    assert registry.scan().updated == 1
-    assert registry.scan(full=True).updated == 5
+    assert registry.scan().upserted == 1
+    assert registry.scan(full=True).upserted == 5
     (cache / "registry.db").unlink()
     assert len(open_registry(cache_dir=cache)) == 5
     (cache / "registry.db").write_bytes(b"no database" * 100)
@@ -86,9 +91,9 @@ def test_broken_and_missing_runs_do_not_stop_the_others(cache):
     (gone,) = cache.glob("runs/*/*/beta")
     shutil.move(gone, cache / "elsewhere")
     report = open_registry(cache_dir=cache, scan=False).scan()
-    assert report.broken == [str(broken)]
-    assert report.missing == 1
-    assert open_registry(cache_dir=cache)["beta"].status == "missing"
+    assert list(report.broken) == [str(broken)]
+    assert report.orphaned == 1
+    assert open_registry(cache_dir=cache)["beta"].status == "orphaned"
     shutil.move(cache / "elsewhere", gone)
     os.utime(gone / "sidecar.json")
     assert open_registry(cache_dir=cache)["beta"].status == "completed"
@@ -141,7 +146,7 @@ def test_the_commands(cache, tmp_path):
     ("args", "message"),
     [
         (("show", "nothing"), "No run 'nothing'"),
-        (("best", "nothing"), "No completed run has the metric 'nothing'; there are ['acc'"),
+        (("best", "nothing"), "No completed run has a number for 'nothing'; there are acc"),
     ],
 )
 def test_failures_have_a_message_and_an_exit_code(cache, args, message):

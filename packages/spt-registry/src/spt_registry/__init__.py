@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spt_registry.index.query import Registry as Registry
-from spt_registry.index.query import RunRecord as RunRecord
-from spt_registry.index.query import open_registry as open_registry
-from spt_registry.writer import RunWriter as RunWriter
+from spt_registry._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from spt_registry.index.query import Registry as Registry
+    from spt_registry.index.query import open_registry as open_registry
+    from spt_registry.index.record import RunRecord as RunRecord
     from spt_registry.lightning import RegistryLogger as RegistryLogger
+    from spt_registry.writer import RunWriter as RunWriter
 
-
-def __getattr__(name: str) -> object:
-    if name == "RegistryLogger":
-        try:
-            from spt_registry.lightning import RegistryLogger
-        except ModuleNotFoundError as error:
-            if error.name != "lightning":
-                raise
-            raise ModuleNotFoundError(
-                'RegistryLogger needs Lightning: pip install "spt-registry[lightning]"',
-                name="lightning",
-            ) from error
-        return RegistryLogger
-    raise AttributeError(f"module 'spt_registry' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Registry": "index.query",
+        "RegistryLogger": "lightning",
+        "RunRecord": "index.record",
+        "RunWriter": "writer",
+        "open_registry": "index.query",
+    },
+)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from loguru import logger
 
+from spt_registry.liveness import touch_heartbeat
+
 HEARTBEAT_S = 15.0
 
 
@@ -29,8 +31,7 @@ class Flusher:
         self._flush = weakref.WeakMethod(flush)
         self._wake = threading.Event()
         self._stopped = False
-        heartbeat.touch()
-        os.utime(heartbeat)
+        touch_heartbeat(heartbeat.parent)
         self._thread = threading.Thread(target=self._work, name="spt-registry", daemon=True)
         self._thread.start()
 

@@ -8,8 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
+try:
+    from lightning.pytorch.loggers.logger import Logger
+    from lightning.pytorch.utilities import rank_zero_only
+except ModuleNotFoundError as error:
+    if error.name != "lightning":
+        raise
+    raise ModuleNotFoundError(
+        'RegistryLogger needs Lightning: pip install "spt-registry[lightning]"', name="lightning"
+    ) from error
 
 from spt_registry.run.identity import resolve_identity
 from spt_registry.writer import RunWriter

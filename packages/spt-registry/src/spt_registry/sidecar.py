@@ -4,33 +4,88 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
+
+from spt_registry.run.files import atomic_write_json, atomic_write_text
 
 SCHEMA_VERSION = 1
 TERMINAL = ("completed", "failed", "preempted", "interrupted")
 ALIASES = {"success": "completed", "finished": "completed"}
 MAX_BYTES = 64 * 1024 * 1024
+LAST_SECOND = 253402300799.0  # of the year 9999
+NOT_FINITE = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}
 
 
 class BrokenSidecarError(ValueError):
     """A sidecar that cannot be used; the message says why."""
 
 
+def make_sidecar(run_id: str, run_dir: str | Path, **fields: Any) -> dict[str, Any]:
+    """A new run's sidecar, in the order of the file.
+
+    Args:
+        run_id: The run's id.
+        run_dir: Its directory.
+        **fields: Values other than the first ones, such as ``tags`` and ``hparams``.
+    """
+    now = time.time()
+    first = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "run_dir": str(Path(run_dir).absolute()),
+        "status": "running",
+        "created_at": now,
+        "ended_at": None,
+        "updated_at": now,
+        "tags": [],
+        "notes": "",
+        "hparams": {},
+        "config": {},
+        "summary": {},
+        "checkpoint_path": None,
+        "last_checkpoint_path": None,
+        "error": None,
+    }
+    return {**first, **fields}
+
+
+def write_sidecar(path: str | Path, sidecar: dict[str, Any]) -> None:
+    """Replace a sidecar; it is never half written."""
+    atomic_write_json(path, sidecar)
+
+
+def write_hparams(run_dir: str | Path, hparams: dict[str, Any]) -> None:
+    """Replace ``hparams.yaml``, if there are any hyper-parameters."""
+    if hparams:
+        import yaml
+
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        atomic_write_text(
+            Path(run_dir) / "hparams.yaml", yaml.dump(hparams, Dumper=dumper, sort_keys=True)
+        )
+
+
 def load_sidecar(path: str | Path) -> dict[str, Any]:
     """A sidecar whose fields have the kinds that readers rely on.
+
+    The bare ``NaN`` and ``Infinity`` of other writers become ``"nan"`` and ``"inf"``.
 
     Raises:
         BrokenSidecarError: If it is too large, no JSON, or a field is of another kind.
         OSError: If it cannot be read.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name shall not hang us
+    try:
+        size = os.fstat(handle).st_size
         if size > MAX_BYTES:
             raise BrokenSidecarError(f"it has {size} bytes, more than {MAX_BYTES}")
-        content = file.read(MAX_BYTES + 1)
+        content = os.read(handle, size + 1)
+    finally:
+        os.close(handle)
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=NOT_FINITE.__getitem__)
     except (ValueError, RecursionError) as error:
         raise BrokenSidecarError(f"it is no JSON: {error}") from error
     check_sidecar(value)
@@ -61,11 +116,14 @@ def check_sidecar(value: Any) -> None:
     """
     if not isinstance(value, dict):
         raise BrokenSidecarError(f"it holds a {type(value).__name__}, not an object")
-    if "run_id" not in value:
+    if not value.get("run_id"):
         raise BrokenSidecarError("it has no run_id")
     for key, kinds in KINDS.items():
         if key in value and not isinstance(value[key], kinds):
             raise BrokenSidecarError(f"{key!r} is a {type(value[key]).__name__}")
+    for key in ("created_at", "updated_at", "ended_at"):
+        if not 0 <= (value.get(key) or 0) <= LAST_SECOND:
+            raise BrokenSidecarError(f"{key!r} is no Unix time: {str(value[key])[:40]}")
     if value.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
         raise BrokenSidecarError(
             f"its schema_version is {value['schema_version']}, this package knows up to "

@@ -20,11 +20,11 @@ from spt_registry._flusher import Flusher
 from spt_registry._metrics_file import MetricsFile
 from spt_registry._owner import new_owner, other_writer
 from spt_registry._summary import Summary
-from spt_registry.run.files import atomic_write_json, atomic_write_text, flatten, to_json
+from spt_registry.run.files import flatten, to_json
 from spt_registry.run.identity import is_global_zero
 from spt_registry.sidecar import ALIASES as ALIASES
-from spt_registry.sidecar import SCHEMA_VERSION as SCHEMA_VERSION
 from spt_registry.sidecar import TERMINAL as TERMINAL
+from spt_registry.sidecar import make_sidecar, write_hparams, write_sidecar
 from spt_registry.sidecar import read_sidecar as read_sidecar
 
 
@@ -94,7 +94,7 @@ class RunWriter:
         self._sidecar["hparams"].update(to_json(flatten(hparams or {})))
         self._summary = Summary(self.run_dir, self._sidecar)
         self._metrics = MetricsFile(self.run_dir / "metrics.csv")
-        self._write_hparams()
+        write_hparams(self.run_dir, self._sidecar["hparams"])
         self._write_sidecar()
         self._flusher = Flusher(self.run_dir / "heartbeat", self._background, flush_every_s)
         self.closed = False
@@ -115,32 +115,27 @@ class RunWriter:
         now = time.time()
         owner = new_owner(self)
         attempt = {"started_at": now, "host": owner["host"], "pid": owner["pid"]}
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": self.run_id,
-            "run_dir": str(self.run_dir.absolute()),
-            "status": "running",
-            "created_at": old.get("created_at", now),
-            "ended_at": None,
-            "updated_at": now,
-            "tags": list(dict.fromkeys([*old.get("tags", []), *map(str, tags)])),
-            "notes": notes if notes is not None else old.get("notes", ""),
-            "hparams": old.get("hparams", {}),
-            "config": old.get("config", {}),
-            "summary": old.get("summary", {}),
-            "checkpoint_path": old.get("checkpoint_path"),
-            "last_checkpoint_path": old.get("last_checkpoint_path"),
-            "error": None,
-            "owner": owner,
-            "attempts": [*old.get("attempts", []), attempt],
-        }
+        return make_sidecar(
+            self.run_id,
+            self.run_dir,
+            created_at=old.get("created_at", now),
+            tags=list(dict.fromkeys([*old.get("tags", []), *map(str, tags)])),
+            notes=notes if notes is not None else old.get("notes", ""),
+            hparams=old.get("hparams", {}),
+            config=old.get("config", {}),
+            summary=old.get("summary", {}),
+            checkpoint_path=old.get("checkpoint_path"),
+            last_checkpoint_path=old.get("last_checkpoint_path"),
+            owner=owner,
+            attempts=[*old.get("attempts", []), attempt],
+        )
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         """Add hyper-parameters; nested ones get dotted names."""
         if self._mine() and params:
             with self._lock:
                 self._sidecar["hparams"].update(to_json(flatten(params)))
-                self._write_hparams()
+                write_hparams(self.run_dir, self._sidecar["hparams"])
                 self._write_sidecar()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -297,18 +292,10 @@ class RunWriter:
             logger.error(self._stolen)
         return self._stolen is not None
 
-    def _write_hparams(self) -> None:
-        if self._sidecar["hparams"]:
-            import yaml
-
-            dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-            text = yaml.dump(self._sidecar["hparams"], Dumper=dumper, sort_keys=True)
-            atomic_write_text(self.run_dir / "hparams.yaml", text)
-
     def _write_sidecar(self) -> None:
         if self._stolen is None:
             self._sidecar["updated_at"] = time.time()
-            atomic_write_json(self.run_dir / "sidecar.json", self._sidecar)
+            write_sidecar(self.run_dir / "sidecar.json", self._sidecar)
 
     def __enter__(self) -> RunWriter:
         return self

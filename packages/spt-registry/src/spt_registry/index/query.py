@@ -2,71 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loguru import logger
-
-from spt_registry.index.scan import ScanReport, connect, scan
+from spt_registry.index.location import index_path
+from spt_registry.index.record import COLUMNS, RunRecord, as_record
+from spt_registry.index.scan import Progress, ScanReport, scan
+from spt_registry.index.select import conditions, note_beating, select
+from spt_registry.index.store import connect
+from spt_registry.index.where import Clause, field
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-HEARTBEAT_TIMEOUT_S = 180.0
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One run, as its sidecar tells.
-
-    Attributes:
-        run_id: Its id.
-        status: ``running``, ``completed``, ``failed``, ``preempted`` or ``interrupted``; ``lost``
-            when it says it is running and its heart has stopped, ``missing`` when its
-            directory is gone.
-        alive: Whether it is running and its heart beats.
-        run_dir: Where it is now.
-        created_at: Unix time.
-        updated_at: Unix time of the last write.
-        tags: Labels.
-        notes: Free text.
-        hparams: Flat hyper-parameters.
-        config: The nested configuration.
-        summary: Last value of each metric.
-        checkpoint_path: Best checkpoint, or the last without a monitored one.
-        error: What ended a failed run.
-    """
-
-    run_id: str
-    status: str
-    alive: bool
-    run_dir: Path
-    created_at: float
-    updated_at: float
-    tags: tuple[str, ...]
-    notes: str
-    hparams: dict[str, Any]
-    config: dict[str, Any]
-    summary: dict[str, float]
-    checkpoint_path: str | None
-    error: str | None
-
-    def get(self, key: str) -> Any:
-        """A field, or the value of ``summary.K``, ``hparams.K`` or a metric named ``key``."""
-        for prefix, values in (("summary.", self.summary), ("hparams.", self.hparams)):
-            if key.startswith(prefix):
-                return values.get(key[len(prefix) :])
-        return self.summary[key] if key in self.summary else getattr(self, key, None)
+_scanned: dict[tuple[Path, Path], float] = {}
 
 
 class Registry:
     """The runs of a cache directory; see :func:`open_registry`.
+
+    No connection stays open between two questions, so a registry may be kept for long, shared by
+    threads, and its index deleted at any time.
 
     Args:
         cache_dir: Root of the runs.
@@ -77,45 +39,45 @@ class Registry:
         self.cache_dir = cache_dir
         self.db_path = db_path
 
-    def scan(self, *, full: bool = False) -> ScanReport:
-        """Bring the index up to date; broken sidecars are named in a warning."""
-        report = scan(self.cache_dir, self.db_path, full=full)
-        for path in report.broken:
-            logger.warning(f"{path} is not a readable sidecar; the run is left out.")
+    def scan(self, *, full: bool = False, progress: Progress | None = None) -> ScanReport:
+        """Bring the index up to date; the report names broken sidecars.
+
+        Args:
+            full: Read every sidecar, changed or not.
+            progress: Called with the number of sidecars read and to read.
+
+        Raises:
+            OSError, sqlite3.Error: If the index cannot be written.
+        """
+        report = scan(self.cache_dir, self.db_path, full=full, progress=progress)
+        _scanned[self.cache_dir, self.db_path] = time.monotonic()
         return report
 
-    def records(self) -> Iterator[RunRecord]:
-        """All runs, newest first."""
-        connection = connect(self.db_path)
-        try:
-            rows = connection.execute("SELECT path, sidecar, missing FROM runs").fetchall()
-        finally:
-            connection.close()
-        now = time.time()
-        found = [self._record(path, json.loads(text), bool(gone), now) for path, text, gone in rows]
-        yield from sorted(found, key=lambda record: (-record.created_at, record.run_id))
+    def refresh(self, progress: Progress | None = None) -> list[str]:
+        """Scan; where the index cannot be written now, its last state serves.
 
-    def _record(self, path: str, sidecar: dict[str, Any], gone: bool, now: float) -> RunRecord:
-        run_dir = self.cache_dir / path
-        status = str(sidecar.get("status", "running"))
-        alive = status == "running" and not gone and _beats(run_dir / "heartbeat", now)
-        if status == "running" and not alive:
-            status = "lost"
-        return RunRecord(
-            run_id=str(sidecar["run_id"]),
-            status="missing" if gone else status,
-            alive=alive,
-            run_dir=run_dir,
-            created_at=float(sidecar.get("created_at") or 0.0),
-            updated_at=float(sidecar.get("updated_at") or 0.0),
-            tags=tuple(map(str, sidecar.get("tags") or ())),
-            notes=str(sidecar.get("notes") or ""),
-            hparams=dict(sidecar.get("hparams") or {}),
-            config=dict(sidecar.get("config") or {}),
-            summary=dict(sidecar.get("summary") or {}),
-            checkpoint_path=sidecar.get("checkpoint_path"),
-            error=sidecar.get("error"),
-        )
+        Returns:
+            What a person should know, in sentences.
+
+        Raises:
+            OSError: If there is no index and none can be written.
+        """
+        try:
+            report = self.scan(progress=progress)
+        except (OSError, sqlite3.Error) as error:
+            try:
+                len(self)
+            except (OSError, sqlite3.Error):
+                raise OSError(
+                    f"The index {self.db_path} cannot be written ({error}). Choose another place: "
+                    "`db_path`, or --db on the command line."
+                ) from error
+            return [
+                f"{self.db_path} cannot be brought up to date ({error}); its last state serves."
+            ]
+        broken = [f"{path} is left out: {reason}." for path, reason in report.broken.items()]
+        closed = [f"{self.cache_dir / path} cannot be read." for path in report.unreadable]
+        return broken + closed
 
     def query(
         self,
@@ -124,6 +86,7 @@ class Registry:
         status: str | None = None,
         alive: bool | None = None,
         hparams: Mapping[str, Any] | None = None,
+        where: str | None = None,
         sort_by: str | None = None,
         descending: bool = True,
         limit: int | None = None,
@@ -135,36 +98,64 @@ class Registry:
             status: See :class:`RunRecord`.
             alive: Whether its heart beats.
             hparams: Values of flat hyper-parameters.
-            sort_by: A metric, ``summary.K``, ``hparams.K`` or a field; runs without a finite
-                value come last either way.
+            where: A condition as text, such as ``'acc > 0.8 and hparams.optim.lr < 1'``; see
+                :func:`spt_registry.index.where.parse`.
+            sort_by: A field, ``summary.K``, ``hparams.K`` or a metric; runs without a value
+                come last either way.
             descending: Largest first.
             limit: Most runs to return, after all conditions.
+
+        Raises:
+            ValueError: If ``where`` is not understood or the limit is negative.
         """
-        found = [
-            record
-            for record in self.records()
-            if (tag is None or tag in record.tags)
-            and (status is None or record.status == status)
-            and (alive is None or record.alive == alive)
-            and all(record.hparams.get(key) == value for key, value in (hparams or {}).items())
-        ]
-        if sort_by is not None:
-            found = sort_records(found, sort_by, descending=descending)
-        return found[:limit] if limit is not None else found
+        fit = conditions(tag=tag, status=status, alive=alive, hparams=hparams, where=where)
+        found = select(COLUMNS, fit, sort_by=sort_by, descending=descending, limit=limit)
+        width = COLUMNS.count(",") + 1
+        with self._rows(found) as rows:
+            return [as_record(self.cache_dir, row[:width]) for row in rows]
+
+    def table(self, columns: Sequence[str], **query: Any) -> list[tuple[Any, ...]]:
+        """Values of some fields or metrics only, which is faster than whole records.
+
+        Args:
+            columns: Fields, ``summary.K``, ``hparams.K`` or metrics; tags come as JSON.
+            **query: As in :meth:`query`.
+        """
+        sorting = {
+            key: query.pop(key) for key in ("sort_by", "descending", "limit") if key in query
+        }
+        fields = [field(name) for name in columns]
+        values = [value for one in fields for value in one.values]
+        sql = ", ".join(one.sql for one in fields)
+        found = select(sql, conditions(**query), column_values=values, **sorting)
+        with self._rows(found) as rows:
+            return [row[: len(columns)] for row in rows]
+
+    @contextmanager
+    def _rows(self, statement: Clause) -> Iterator[Iterator[tuple[Any, ...]]]:
+        connection = connect(self.db_path)
+        try:
+            note_beating(connection, self.cache_dir)
+            yield connection.execute(statement.sql, statement.values)
+        finally:
+            connection.close()
 
     def get(self, run_id: str) -> RunRecord | None:
         """The run of that id, or of that unique beginning of one; else ``None``.
 
         Raises:
-            ValueError: If several ids begin so.
+            ValueError: If several runs have that id or ids that begin so.
         """
-        records = list(self.records())
-        exact = [record for record in records if record.run_id == run_id]
-        found = exact or [record for record in records if record.run_id.startswith(run_id)]
+        found = self._matching("run_id = ?", run_id)
+        found = found or self._matching("substr(run_id, 1, length(?1)) = ?1", run_id)
         if len(found) > 1:
-            names = sorted({str(record.run_dir) for record in found})
-            raise ValueError(f"{run_id!r} names {len(found)} runs: {names[:5]}.")
+            names = [f"{record.run_id} in {record.run_dir}" for record in found[:5]]
+            raise ValueError(f"{run_id!r} names {len(found)} runs: {', '.join(names)}.")
         return found[0] if found else None
+
+    def _matching(self, sql: str, value: str) -> list[RunRecord]:
+        with self._rows(select(COLUMNS, Clause(sql, (value,)))) as rows:
+            return [as_record(self.cache_dir, row) for row in rows]
 
     def __getitem__(self, run_id: str) -> RunRecord:
         record = self.get(run_id)
@@ -173,60 +164,62 @@ class Registry:
         return record
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.records())
+        connection = connect(self.db_path)
+        try:
+            return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+        finally:
+            connection.close()
 
     def __repr__(self) -> str:
-        return f"Registry({str(self.cache_dir)!r}, {len(self)} runs)"
+        return f"Registry({str(self.cache_dir)!r}, {len(self)} runs, index {str(self.db_path)!r})"
 
-    def history(self, run_id: str) -> pd.DataFrame:
+    def history(self, run_id: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The logged metrics of a run, one row per call, missing values NaN.
 
+        Args:
+            run_id: Its id, or the beginning of it.
+            columns: Metrics to read; all by default.
+
         Raises:
-            KeyError: If there is no such run.
-            FileNotFoundError: If it has logged nothing.
+            KeyError: If there is no such run, or no such metric.
+        """
+        from spt_registry.index.history import read_history
+
+        return read_history(self[run_id].run_dir, columns)
+
+    def compare(self, run_ids: Sequence[str]) -> pd.DataFrame:
+        """The hyper-parameters in which runs differ: one row each, one column per run.
+
+        Args:
+            run_ids: Two or more ids.
         """
         import pandas as pd
 
-        return pd.read_csv(self[run_id].run_dir / "metrics.csv", on_bad_lines="skip")
+        from spt_registry.index.compare import differing
 
-    def to_dataframe(self, **conditions: Any) -> pd.DataFrame:
+        records = [self[run_id] for run_id in run_ids]
+        rows = differing([record.hparams for record in records])
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=[record.run_id for record in records]
+        )
+
+    def to_dataframe(self, **query: Any) -> pd.DataFrame:
         """Runs as a table; hyper-parameters and metrics are columns. Arguments as :meth:`query`."""
-        import pandas as pd
+        from spt_registry.index.export import to_dataframe
 
-        return pd.DataFrame([as_row(record) for record in self.query(**conditions)])
+        return to_dataframe(self.query(**query))
 
+    def to_arrow(self, **query: Any) -> pa.Table:
+        """Runs as an Arrow table, which DuckDB and Polars read as it is. Arguments as :meth:`query`.
 
-def as_row(record: RunRecord) -> dict[str, Any]:
-    """A record as one flat row."""
-    names = ("run_id", "status", "alive", "created_at", "updated_at", "notes", "checkpoint_path")
-    return {
-        **{name: getattr(record, name) for name in names},
-        "run_dir": str(record.run_dir),
-        "tags": ",".join(record.tags),
-        **{f"hparams.{key}": value for key, value in sorted(record.hparams.items())},
-        **{f"summary.{key}": value for key, value in sorted(record.summary.items())},
-    }
+        A column holds one type: numbers, true and false, or else text.
+        """
+        from spt_registry.index.export import to_arrow
 
+        return to_arrow(self.query(**query))
 
-def sort_records(records: list[RunRecord], key: str, *, descending: bool) -> list[RunRecord]:
-    """Sort by a value; records without a comparable one come last, ties by creation."""
-
-    def comparable(value: Any) -> bool:
-        return isinstance(value, (int, float)) and math.isfinite(value)
-
-    numbers = [record for record in records if comparable(record.get(key))]
-    words = [record for record in records if isinstance(record.get(key), str)]
-    rest = [r for r in records if not comparable(r.get(key)) and not isinstance(r.get(key), str)]
-    numbers.sort(key=lambda record: record.get(key), reverse=descending)
-    words.sort(key=lambda record: record.get(key), reverse=descending)
-    return [*numbers, *words, *rest]
-
-
-def _beats(heartbeat: Path, now: float) -> bool:
-    try:
-        return abs(now - os.stat(heartbeat).st_mtime) < HEARTBEAT_TIMEOUT_S
-    except OSError:
-        return False
+    def close(self) -> None:
+        """Nothing stays open; here so that ``contextlib.closing`` works."""
 
 
 def open_registry(
@@ -234,17 +227,23 @@ def open_registry(
     *,
     cache_dir: str | Path | None = None,
     scan: bool = True,
+    scan_ttl_s: float = 2.0,
+    progress: Progress | None = None,
 ) -> Registry:
     """Open the registry of a cache directory.
 
     Args:
-        db_path: The index; ``{cache_dir}/registry.db`` by default.
+        db_path: The index; by default ``{cache_dir}/registry.db``, or a private one where that
+            cannot be written or is on a network file system.
         cache_dir: Root of the runs; the environment variable ``SPT_CACHE_DIR`` by default.
         scan: Bring the index up to date first.
+        scan_ttl_s: Not if this process did so less than this many seconds ago.
+        progress: See :meth:`Registry.scan`.
 
     Raises:
         FileNotFoundError: If the cache directory does not exist.
         ValueError: If none is given.
+        OSError: If there is no index and none can be written.
     """
     cache_dir = cache_dir or os.environ.get("SPT_CACHE_DIR")
     if not cache_dir:
@@ -255,7 +254,11 @@ def open_registry(
     root = Path(cache_dir).expanduser().absolute()
     if not root.is_dir():
         raise FileNotFoundError(f"There is no cache directory {str(root)!r}.")
-    registry = Registry(root, Path(db_path) if db_path else root / "registry.db")
-    if scan:
-        registry.scan()
+    registry = Registry(root, index_path(root, db_path))
+    fresh = time.monotonic() - _scanned.get((root, registry.db_path), -1e9) < scan_ttl_s
+    if scan and not (fresh and registry.db_path.exists()):
+        for sentence in registry.refresh(progress):
+            from loguru import logger
+
+            logger.warning(sentence)
     return registry

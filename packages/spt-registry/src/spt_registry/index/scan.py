@@ -1,22 +1,22 @@
-"""From sidecars to a SQLite index; the index is derived and safe to delete."""
+"""From sidecars to the index; the index is derived and safe to delete."""
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from spt_registry.writer import read_sidecar
+from spt_registry.index.rows import as_columns
+from spt_registry.index.store import connect, transaction, writing
+from spt_registry.index.walk import Walk, in_parallel
+from spt_registry.sidecar import BrokenSidecarError
 
-SCHEMA = 1
-TABLE = """
-CREATE TABLE IF NOT EXISTS runs (
-    path TEXT PRIMARY KEY, mtime_ns INTEGER, size INTEGER, sidecar TEXT, missing INTEGER DEFAULT 0
-)"""
+Stamp = tuple[int, int, int]
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -24,103 +24,148 @@ class ScanReport:
     """What a scan found.
 
     Attributes:
-        total: Run directories with a sidecar.
-        updated: Sidecars read because they were new or had changed.
-        unchanged: Sidecars left alone.
-        missing: Runs of earlier scans whose directory is gone.
-        broken: Sidecars that cannot be read, by path.
+        total_sidecars: Run directories with a sidecar.
+        upserted: Sidecars read because they were new or had changed.
+        skipped_unchanged: Sidecars left alone.
+        skipped_invalid: Sidecars that cannot be used.
+        orphaned: Runs of earlier scans whose directory is gone.
+        broken: Why a sidecar cannot be used, by its path.
+        unreadable: Folders that could not be looked into; their runs stay as they were.
+        calls: File-system calls made.
         elapsed_s: Seconds.
+        waited: Whether another process scanned all the time, so that nothing was done here.
     """
 
-    total: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    missing: int = 0
-    broken: list[str] = field(default_factory=list)
+    total_sidecars: int = 0
+    upserted: int = 0
+    skipped_unchanged: int = 0
+    skipped_invalid: int = 0
+    orphaned: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    calls: int = 0
     elapsed_s: float = 0.0
+    waited: bool = False
 
     def __str__(self) -> str:
         return (
-            f"scan: {self.total} runs, {self.updated} updated, {self.unchanged} unchanged, "
-            f"{len(self.broken)} broken, {self.missing} missing in {1000 * self.elapsed_s:.0f} ms"
+            f"scan: {self.total_sidecars} sidecars, {self.upserted} upserted, "
+            f"{self.skipped_unchanged} unchanged, {self.skipped_invalid} invalid, "
+            f"{self.orphaned} orphaned in {1000 * self.elapsed_s:.0f} ms"
         )
 
 
-def sidecars(runs: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Sidecars below ``runs`` with their stat; a run's own folders are not entered."""
-    pending = [str(runs)]
-    while pending:
-        folder = pending.pop()
-        try:
-            with os.scandir(folder) as listing:
-                entries = list(listing)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # vanished or closed to us since its parent was listed
-        own = [entry for entry in entries if entry.name == "sidecar.json"]
-        if own:
-            try:
-                yield own[0].path, own[0].stat()
-            except FileNotFoundError:
-                continue
-        elif folder.count(os.sep) - str(runs).count(os.sep) < 6:
-            pending += [e.path for e in entries if e.is_dir(follow_symlinks=False)]
-
-
-def connect(db_path: Path) -> sqlite3.Connection:
-    """Open the index, making it or, if its schema is another or it is damaged, making it anew."""
-    connection = sqlite3.connect(db_path, timeout=30.0, isolation_level=None)
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA):
-            connection.execute("DROP TABLE IF EXISTS runs")
-    except sqlite3.DatabaseError:
-        connection.close()
-        db_path.unlink()
-        connection = sqlite3.connect(db_path, timeout=30.0, isolation_level=None)
-    connection.execute(TABLE)
-    connection.execute(f"PRAGMA user_version = {SCHEMA}")
-    return connection
-
-
-def scan(cache_dir: str | Path, db_path: str | Path, *, full: bool = False) -> ScanReport:
+def scan(
+    cache_dir: str | Path,
+    db_path: str | Path,
+    *,
+    full: bool = False,
+    wait_s: float = 60.0,
+    progress: Progress | None = None,
+) -> ScanReport:
     """Bring the index up to date.
 
     Args:
         cache_dir: Root of the runs.
         db_path: The index.
         full: Read every sidecar, changed or not.
+        wait_s: How long to wait for another process that scans; after that its answer serves.
+        progress: Called with the number of sidecars read and to read.
 
     Returns:
         What was found. A broken sidecar is reported and the others are read.
+
+    Raises:
+        OSError, sqlite3.Error: If the index cannot be written.
     """
     started = time.monotonic()
-    report, runs = ScanReport(), Path(cache_dir) / "runs"
     connection = connect(Path(db_path))
     try:
-        known = {
-            path: (mtime, size)
-            for path, mtime, size in connection.execute("SELECT path, mtime_ns, size FROM runs")
-        }
-        found, changed = set(), []
-        for path, stat in sidecars(runs):
-            relative = os.path.relpath(os.path.dirname(path), cache_dir)
-            found.add(relative)
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            if not full and known.get(relative) == stamp:
-                report.unchanged += 1
-                continue
-            sidecar = read_sidecar(Path(path))
-            if sidecar is None:
-                report.broken.append(path)
-                continue
-            changed.append((relative, *stamp, json.dumps(sidecar)))
-        gone = sorted(set(known) - found) if runs.is_dir() else []
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 0)", changed)
-        connection.executemany("UPDATE runs SET missing = 1 WHERE path = ?", [(p,) for p in gone])
-        connection.execute("COMMIT")
+        with writing(Path(db_path), wait_s) as mine:
+            scanner = Scanner(Path(cache_dir), connection, full=full)
+            if mine:
+                scanner.run(progress)
+            scanner.report.waited = not mine
     finally:
         connection.close()
-    report.total, report.updated, report.missing = len(found), len(changed), len(gone)
-    report.elapsed_s = time.monotonic() - started
-    return report
+    scanner.report.elapsed_s = time.monotonic() - started
+    return scanner.report
+
+
+class Scanner:
+    """One scan by the one process that may write now."""
+
+    def __init__(self, root: Path, connection: sqlite3.Connection, *, full: bool) -> None:
+        self.root = root
+        self.connection = connection
+        self.full = full
+        self.report = ScanReport()
+        self.known: dict[str, Stamp] = {}
+        self.orphans: set[str] = set()
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Walk, read what changed, write it in one transaction."""
+        self._load()
+        walk = Walk(self.root, self._folders(), self.known.keys() - self.orphans)
+        walk.run("runs")
+        changed = [path for path, stamp in walk.runs.items() if self._changed(path, stamp)]
+        vanished = walk.vanished(self.known.keys() - self.orphans)
+        if changed or vanished or walk.fresh or walk.forgotten:
+            with transaction(self.connection):
+                self._write(self._rows(changed, walk, progress), vanished, walk)
+        self._count(walk, changed, vanished)
+
+    def _load(self) -> None:
+        query = "SELECT path, mtime_ns, size, inode, orphaned_at FROM runs"
+        for path, mtime, size, inode, orphaned_at in self.connection.execute(query):
+            self.known[path] = (mtime, size, inode)
+            if orphaned_at is not None:
+                self.orphans.add(path)
+
+    def _folders(self) -> dict[str, tuple[int, str]]:
+        if self.full:
+            return {}
+        rows = self.connection.execute("SELECT path, mtime_ns, children FROM folders")
+        return {path: (mtime, children) for path, mtime, children in rows}
+
+    def _changed(self, path: str, stamp: Stamp) -> bool:
+        return self.full or path in self.orphans or self.known.get(path) != stamp
+
+    def _rows(
+        self, changed: list[str], walk: Walk, progress: Progress | None
+    ) -> Iterator[tuple[Any, ...]]:
+        def read(path: str) -> tuple[str, tuple[Any, ...] | None, str]:
+            try:
+                return path, as_columns(f"{self.root}/{path}"), ""
+            except BrokenSidecarError as error:
+                return path, None, str(error)
+            except OSError as error:  # also of a run that has just vanished
+                return path, None, f"it cannot be read: {error.strerror}"
+
+        for done, (path, columns, reason) in enumerate(in_parallel(read, changed), 1):
+            if progress is not None and (done % 100 == 0 or done == len(changed)):
+                progress(done, len(changed))
+            if columns is not None:
+                self.report.upserted += 1
+                yield (path, *walk.runs[path], None, *columns)
+            elif os.path.isdir(f"{self.root}/{path}"):
+                self.report.broken[f"{self.root}/{path}/sidecar.json"] = reason
+
+    def _write(self, rows: Iterator[tuple[Any, ...]], vanished: list[str], walk: Walk) -> None:
+        executemany = self.connection.executemany
+        executemany(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * 15)})", rows)
+        now = time.time()
+        executemany(
+            "UPDATE runs SET orphaned_at = ? WHERE path = ?", [(now, path) for path in vanished]
+        )
+        executemany("DELETE FROM folders WHERE path = ?", [(path,) for path in walk.forgotten])
+        executemany("INSERT OR REPLACE INTO folders VALUES (?, ?, ?)", walk.fresh)
+
+    def _count(self, walk: Walk, changed: list[str], vanished: list[str]) -> None:
+        report = self.report
+        report.total_sidecars = len(walk.runs)
+        report.skipped_unchanged = len(walk.runs) - len(changed)
+        report.skipped_invalid = len(report.broken)
+        report.orphaned = len(vanished) + len(self.orphans - walk.runs.keys())
+        report.unreadable = walk.unreadable
+        report.calls = walk.calls + 6 * len(changed)

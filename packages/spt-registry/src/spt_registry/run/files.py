@@ -6,7 +6,6 @@ import enum
 import json
 import math
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         mode: ``"wb"`` or ``"w"`` (UTF-8).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     handle = os.open(temporary, flags, 0o666)
     try:
@@ -155,7 +154,7 @@ def file_system_time(folder: str | Path) -> float:
     Clocks of nodes differ; modification times on one file system are comparable. A file is
     touched and removed again; where that is not allowed this machine's clock must do.
     """
-    probe = Path(folder) / f".clock.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    probe = Path(folder) / f".clock.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
