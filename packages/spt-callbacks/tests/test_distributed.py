@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from spt_callbacks import (
     Alignment,
     AlphaReQ,
+    CLIPZeroShot,
     FeatureStd,
     ImageRetrieval,
     LiDAR,
@@ -26,6 +27,7 @@ from spt_callbacks import (
     Uniformity,
     queues_of,
 )
+from spt_callbacks.queue import Queues
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -93,7 +95,16 @@ def rows():
     ]  # fmt: skip
 
 
-def callbacks_for():
+def loader_for(data, world_size, batch_size):
+    """A loader of this rank's share; the sampler repeats rows so that all ranks have as many."""
+    sampler = None
+    if world_size > 1:
+        sampler = DistributedSampler(data, world_size, int(os.environ["RANK"]), shuffle=False)
+    return DataLoader(data, batch_size=batch_size // world_size, sampler=sampler)
+
+
+def callbacks_for(world_size):
+    bank = loader_for(rows()[:7], world_size, 4)
     return [
         OnlineProbe(name="p", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss(), optimizer=SGD),
         OnlineProbe(name="h", input="hidden", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss()),
@@ -108,19 +119,30 @@ def callbacks_for():
         Alignment(queue_length=64, group="label"),
         OnlineQueue("sample_idx", 64, save_queues=True),
         ImageRetrieval(name="r", queries={0: {"relevant": [2, 4, 6]}, 1: {"relevant": [3, 5]}}),
+        OnlineKNN("b", k=3, bank_loader=bank, encode=lambda _, batch: {"embedding": batch["x"]}),
+        CLIPZeroShot(
+            "c",
+            "embedding",
+            "label",
+            ["0", "1"],
+            None,
+            nn.EmbeddingBag(2, 4, _weight=torch.eye(2, 4)),
+            lambda names: torch.tensor([[int(name)] for name in names]),
+        ),
     ]
 
 
 NAMES = (
     "eval/k_acc", "eval/p_acc", "eval/s_acc", "train/p_loss", "train/s_loss", "rankme", "alpha_req",
-    "feature_std", "mean_cosine", "uniformity", "lidar", "eval/r_map", "eval/r_p5",
+    "feature_std", "mean_cosine", "uniformity", "lidar", "eval/r_map", "eval/r_p5", "eval/b_acc",
+    "eval/c_acc",
 )  # fmt: skip
 
 
 def fit(folder, world_size, strategy="ddp"):
     # ranks begin apart: the probe must be that of rank 0 everywhere
     torch.manual_seed(int(os.environ.get("RANK", 0)) + 1)
-    callbacks = callbacks_for()
+    callbacks = callbacks_for(world_size)
     counted = Counted(callbacks)
     saver = ModelCheckpoint(folder / f"best{world_size}{strategy}", monitor="rankme", mode="max")
     if strategy == "fsdp":
@@ -139,12 +161,9 @@ def fit(folder, world_size, strategy="ddp"):
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
-    data, sampler = rows(), None
-    if world_size > 1:
-        sampler = DistributedSampler(data, world_size, int(os.environ["RANK"]), shuffle=False)
-    loader = DataLoader(data, batch_size=8 // world_size, sampler=sampler)
+    loader, val = loader_for(rows(), world_size, 8), loader_for(rows()[:13], world_size, 8)
     module = Watched()
-    trainer.fit(module, loader, loader)
+    trainer.fit(module, loader, val)
     weight = module.layer.weight
     gathered = queues_of(trainer).snapshot(("sample_idx",), 64)[0]
     newest = queues_of(trainer).snapshot(("sample_idx",), 8 // world_size, by_age=True)[0]
@@ -158,6 +177,8 @@ def fit(folder, world_size, strategy="ddp"):
         "own": callbacks[11].newest(),
         "weight": (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach(),
     }
+    if world_size > 1:
+        result["ragged"] = ragged()
     if saver is None:
         return result
     path = folder / f"queues{world_size}.ckpt"
@@ -172,9 +193,20 @@ def fit(folder, world_size, strategy="ddp"):
             default_root_dir=folder,
         )  # fmt: skip
         queue.__class__ = type("Named", (OnlineQueue,), {"state_key": callbacks[11].state_key})
-        again.validate(Watched(), loader, ckpt_path=path, verbose=False)
+        again.validate(Watched(), val, ckpt_path=path, verbose=False)
         result[start] = queue.newest()
     return result
+
+
+def ragged():
+    """What all ranks hold if one appended fewer rows than the other."""
+    rank = dist.get_rank()
+    queues = Queues()
+    queues.request(("a", "b"), 4, "test")
+    for step, n in enumerate((3, 0, 1 + 2 * rank)):
+        a = torch.arange(n) + 10 * step + 100 * rank
+        queues.append(step, {"a": a, "b": -a.double()}, {})
+    return torch.stack(queues.snapshot(("a", "b"), 4))
 
 
 def worker(rank, port, folder):
@@ -239,6 +271,9 @@ def test_two_ranks_agree_with_one_process(folder, alone, strategy):
     assert torch.equal(first["gathered"], second["gathered"])
     assert torch.equal(torch.cat([first["own"], second["own"]]), first["gathered"])
     assert sorted(first["newest"].tolist()) == list(range(8, 16))
+    newest = [0, 1, 2, 20, 102, 120, 121, 122]
+    for rank in (first, second):
+        assert rank["ragged"].tolist() == [newest, [-i for i in newest]]
     if strategy == "ddp":
         for rank in (first, second):
             assert rank["same"].tolist() == rank["own"].tolist()

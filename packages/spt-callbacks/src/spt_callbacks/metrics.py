@@ -12,6 +12,7 @@ from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from spt_callbacks.distributed import largest_of_ranks
+from spt_callbacks.evaluation._batches import loader_number, rows_that_count
 
 Task = Literal["classification", "multilabel", "regression", "other"]
 TASKS: tuple[Task, ...] = ("classification", "multilabel", "regression", "other")
@@ -130,6 +131,19 @@ class StageMetrics:
         self.loss = loss
         self.kind = 0
         self.by_loader: dict[int, dict[str, Metric]] = {}
+
+    def judge(
+        self,
+        trainer: pl.Trainer,
+        scores: Tensor,
+        targets: Tensor,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Add an evaluation batch, without the rows that a sampler repeats on several ranks."""
+        n = rows_that_count(trainer, batch_idx, dataloader_idx, len(targets))
+        if n:
+            self.update(scores[:n], targets[:n], loader_number(trainer, dataloader_idx))
 
     def update(self, scores: Tensor, targets: Tensor, loader: int | None = None) -> None:
         """Add a batch: scores ``(N, K)`` or predictions, and targets.

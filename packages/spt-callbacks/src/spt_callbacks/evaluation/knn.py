@@ -15,6 +15,7 @@ from loguru import logger
 from torch import Tensor
 
 from spt_callbacks.distributed import gather_rows
+from spt_callbacks.evaluation._batches import unrepeated_rows
 from spt_callbacks.evaluation.nearest import Bank, Distance, check_chunk_size, check_metric, vote
 from spt_callbacks.keys import Key, check_rows, check_width, expose, look_up
 from spt_callbacks.metrics import StageMetrics
@@ -163,18 +164,29 @@ class OnlineKNN(QueueReader):
         modes = [(module, module.training) for module in pl_module.modules()]
         pl_module.eval()
         rows = []
-        for batch in self.bank_loader:
+        for index, batch in enumerate(self.bank_loader):
             moved = pl_module._apply_batch_transfer_handler(batch, device=pl_module.device)
             with pl_module.trainer.precision_plugin.forward_context():
                 outputs = self.encode(pl_module, moved)
-            rows.append(self._rows(outputs, moved))
+            features, targets = self._rows(outputs, moved)
+            n = unrepeated_rows(self.bank_loader, index, len(features))
+            rows.append((features[:n], targets[:n]))
         for module, training in modes:
             module.training = training
         features, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
         return gather_rows(features), gather_rows(labels)
 
     @torch.no_grad()
-    def _judge(self, outputs: Any, batch: Any, loader: int | None) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Vote on this batch."""
         if self.bank is None or self._labels is None:
             return
         features, targets = self._rows(outputs, batch)
@@ -188,31 +200,9 @@ class OnlineKNN(QueueReader):
                 metric=self.distance_metric,
             )
         expose(outputs, f"{self.name}_preds", scores, self.caller)
-        self.metrics.update(scores, targets, loader)
+        self.metrics.judge(trainer, scores, targets, batch_idx, dataloader_idx)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Vote on this batch."""
-        self._judge(outputs, batch, dataloader_idx if len(trainer.num_val_batches) > 1 else None)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Vote on this batch."""
-        self._judge(outputs, batch, dataloader_idx if len(trainer.num_test_batches) > 1 else None)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of the epoch and drop the bank."""

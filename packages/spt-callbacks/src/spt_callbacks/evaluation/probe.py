@@ -205,24 +205,11 @@ class OnlineProbe(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Judge this batch."""
-        self._judge(outputs, batch, dataloader_idx, len(trainer.num_val_batches))
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Judge this batch."""
-        self._judge(outputs, batch, dataloader_idx, len(trainer.num_test_batches))
-
-    def _judge(self, outputs: Any, batch: Any, loader: int, loaders: int) -> None:
         _, targets = self._rows(outputs, batch)
         predictions = self._predict(outputs, batch)
-        self.eval_metrics.update(predictions, targets, loader if loaders > 1 else None)
+        self.eval_metrics.judge(trainer, predictions, targets, batch_idx, dataloader_idx)
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_predict_batch_end(
         self,

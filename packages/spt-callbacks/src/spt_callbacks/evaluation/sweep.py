@@ -15,8 +15,9 @@ import lightning as pl
 import torch
 from torch import Tensor, nn
 
-from spt_callbacks.distributed import sum_over_ranks, world_size
+from spt_callbacks.distributed import largest_of_ranks, sum_over_ranks, world_size
 from spt_callbacks.evaluation._batched_heads import BatchedHeads, BatchedSGD, loss_of_each
+from spt_callbacks.evaluation._batches import rows_that_count
 from spt_callbacks.evaluation._isolation import isolated
 from spt_callbacks.evaluation.pooling import Pooling, check_pooling, pool_tokens
 from spt_callbacks.keys import Key, check_rows, look_up, look_up_float
@@ -170,6 +171,7 @@ class OnlineProbeSweep(pl.Callback):
         features, names = self._features(outputs, batch)
         targets = look_up(self.target, outputs, batch, self.caller)
         check_rows(features[0], targets, (self.inputs[0][0], self.target), self.caller)
+        self._classes = task_of(targets, self.loss) == "classification"
         return features, names, targets
 
     def _make(self, features: list[Tensor], names: list[str]) -> BatchedHeads:
@@ -221,8 +223,11 @@ class OnlineProbeSweep(pl.Callback):
     def _means(self, pl_module: pl.LightningModule) -> Tensor | None:
         """The means of all ranks since the last call, a value a head."""
         sums, self._sums = self._sums, None
-        if sums is None:
+        size = largest_of_ranks(0 if sums is None else len(sums), pl_module.device)
+        if not size:
             return None
+        if sums is None:  # this rank had nothing to judge
+            sums = torch.zeros(size, dtype=torch.float64, device=pl_module.device)
         sums = sum_over_ranks(sums)
         return (sums[:-1] / sums[-1]).float()
 
@@ -247,14 +252,16 @@ class OnlineProbeSweep(pl.Callback):
             return
         features, names, targets = self._rows(outputs, batch)
         heads = self.heads or self._make(features, names)
+        n = rows_that_count(trainer, batch_idx, dataloader_idx, len(targets))
+        if not n:
+            return
+        targets = targets[:n]
         with isolated(features[0].device, self.caller, self._steps):
-            predictions = heads(features)
-            if task_of(targets, self.loss) == "classification":
-                self._add((predictions.argmax(-1) == targets).sum(-1), len(targets))
+            predictions = heads([x[:n] for x in features])
+            if self._classes:
+                self._add((predictions.argmax(-1) == targets).sum(-1), n)
             else:
-                losses = loss_of_each(self.loss, predictions, targets)
-                self._add(losses * len(targets), len(targets))
-        self._classes = task_of(targets, self.loss) == "classification"
+                self._add(loss_of_each(self.loss, predictions, targets) * n, n)
 
     on_test_batch_end = on_validation_batch_end
 

@@ -146,28 +146,6 @@ class CLIPZeroShot(pl.Callback):
     on_test_epoch_start = on_validation_epoch_start
 
     @torch.no_grad()
-    def _judge(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        state: Any,
-        batch: Any,
-        loader: Any,
-    ) -> None:
-        images = look_up(self.image_key, state, batch, self.caller)
-        classes = torch.as_tensor(find(self.class_key, state, batch, self.caller))
-        check_rows(images, classes, (self.image_key, self.class_key), self.caller)
-        if self.image_backbone is not None:
-            encoder = _resolve(self.image_backbone, pl_module)
-            with _evaluating(encoder, pl_module.device), trainer.precision_plugin.forward_context():
-                found = encoder(images)
-            images = getattr(found, "image_embeds", found)
-        assert self.weights is not None
-        with torch.autocast(images.device.type, enabled=False):
-            logits = zero_shot_logits(images.float(), self.weights, scale=self.logit_scale)
-        expose(state, f"{self.name}_preds", logits, self.caller)
-        self.metrics.update(logits, classes.to(logits.device), loader)
-
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -178,21 +156,22 @@ class CLIPZeroShot(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Classify this batch."""
-        loader = dataloader_idx if len(trainer.num_val_batches) > 1 else None
-        self._judge(trainer, pl_module, outputs, batch, loader)
+        images = look_up(self.image_key, outputs, batch, self.caller)
+        classes = torch.as_tensor(find(self.class_key, outputs, batch, self.caller))
+        check_rows(images, classes, (self.image_key, self.class_key), self.caller)
+        if self.image_backbone is not None:
+            encoder = _resolve(self.image_backbone, pl_module)
+            with _evaluating(encoder, pl_module.device), trainer.precision_plugin.forward_context():
+                found = encoder(images)
+            images = getattr(found, "image_embeds", found)
+        assert self.weights is not None
+        with torch.autocast(images.device.type, enabled=False):
+            logits = zero_shot_logits(images.float(), self.weights, scale=self.logit_scale)
+        expose(outputs, f"{self.name}_preds", logits, self.caller)
+        classes = classes.to(logits.device)
+        self.metrics.judge(trainer, logits, classes, batch_idx, dataloader_idx)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Classify this batch."""
-        loader = dataloader_idx if len(trainer.num_test_batches) > 1 else None
-        self._judge(trainer, pl_module, outputs, batch, loader)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of the epoch."""
