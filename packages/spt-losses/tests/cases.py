@@ -37,6 +37,8 @@ class Case:
     inputs: Callable[[torch.Generator], list[Input]]
     unequal: bool = True  # ranks may hold batches of different size
     degenerate: bool = True  # finite on constant and zero inputs
+    held: tuple[int, ...] = ()  # inputs that also make targets, through which no gradient flows
+    compiles: bool = True  # the case itself, around the loss, breaks no graph
 
 
 def normal(g: torch.Generator, *shape: int) -> Tensor:
@@ -99,10 +101,110 @@ def with_index(g: torch.Generator) -> list[Input]:
     return [*rows(2)(g), Input(index, grad=False)]
 
 
+class Dino(nn.Module):
+    """Four crops of the student against two of the teacher, whose centre moves."""
+
+    def __init__(self, sinkhorn: bool = False):
+        super().__init__()
+        self.loss = sl.DINOv1Loss()
+        self.sinkhorn = sinkhorn
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        make = (
+            self.loss.sinkhorn_knopp_teacher if self.sinkhorn else self.loss.softmax_center_teacher
+        )
+        return self.loss(student, make(teacher, 0.5))
+
+
+def crops(g: torch.Generator) -> list[Input]:
+    return [Input(normal(g, 4, ROWS, WIDTH), 1), Input(normal(g, 2, ROWS, WIDTH), 1, grad=False)]
+
+
+class Ibot(nn.Module):
+    """Masked patches, whose number differs between images; one image has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = sl.iBOTPatchLoss()
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        targets = self.loss.softmax_center_teacher(teacher[mask], 0.5)
+        return self.loss(student[mask], targets, mask)
+
+
+def patches(g: torch.Generator) -> list[Input]:
+    both = [Input(normal(g, ROWS, 5, WIDTH), grad=grad) for grad in (True, False)]
+    mask = torch.arange(5) < torch.tensor([2, 0, 5, 1, 3, 1, 4, 2])[:, None]
+    return [*both, Input(mask, grad=False)]
+
+
+class Dinov2(nn.Module):
+    """Class tokens, two masked patches in each image, and features."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = sl.DINOv2Loss()
+
+    def forward(self, student: Tensor, teacher: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
+        make = self.loss.dino_loss.softmax_center_teacher
+        make_patch = self.loss.ibot_loss.sinkhorn_knopp_teacher
+        masked, targets = patches[:, :2].flatten(0, 1), make_patch(theirs[:, :2].flatten(0, 1), 0.5)
+        mask = (torch.arange(5) < 2).expand(len(patches), -1)
+        return self.loss(student, make(teacher, 0.5), masked, targets, mask, student[:2])
+
+
+class Msn(nn.Module):
+    """Two masked views, targets and prototypes."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = sl.MSNLoss(ent_weight=0.3, label_smoothing=0.1)
+
+    def forward(self, first: Tensor, second: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):  # which cannot concatenate float16 on a CPU
+            anchors = torch.cat([first, second])
+        return self.loss(anchors, targets, prototypes)
+
+
+class Swav(nn.Module):
+    """Two large crops, a small one, and a queue of earlier features."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = sl.SwAVLoss()
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor, queue: Tensor, prototypes: Tensor) -> Tensor:
+        return self.loss(a, b, prototypes, queue, [c])
+
+
+def with_prototypes(
+    inputs: Callable[[torch.Generator], list[Input]],
+) -> Callable[[torch.Generator], list[Input]]:
+    return lambda g: [*inputs(g), Input(normal(g, 4, WIDTH), rows=None)]
+
+
+def pixels(g: torch.Generator) -> list[Input]:
+    mask = torch.tensor([2, 0, 4, 1, 3, 1, 4, 2])[:, None] > torch.arange(4)
+    images = Input(normal(g, ROWS, 3, 4, 4), grad=False)
+    return [Input(normal(g, ROWS, 4, 12)), images, Input(mask, grad=False)]
+
+
+def pixel_error(**settings) -> Callable[[], nn.Module]:
+    return lambda: sl.MAELoss(patch_size=2, **settings)
+
+
+def tokens(g: torch.Generator) -> list[Input]:
+    return [Input(normal(g, ROWS, 5, WIDTH), grad=grad) for grad in (True, False)]
+
+
+def three_views(g: torch.Generator) -> list[Input]:
+    return [Input(normal(g, 3, ROWS, WIDTH), 1)]
+
+
 CASES = [
     Case("ntxent", lambda: sl.NTXEntLoss(0.5), rows(2)),
     Case("ntxent_chunked", lambda: sl.NTXEntLoss(0.5, chunk_size=3), rows(2)),
-    Case("info_nce", lambda: info_nce, rows(2)),
+    Case("info_nce", lambda: info_nce, rows(2), compiles=False),
     Case("clip", lambda: WithScale(sl.CLIPLoss()), rows(2)),
     Case("siglip", lambda: WithScale(sl.SigLIPLoss(logit_bias=-2.0)), rows(2)),
     Case("dcl", lambda: sl.DCLLoss(0.3), rows(2)),
@@ -118,6 +220,24 @@ CASES = [
     Case("vcreg", lambda: sl.VCRegLoss(), rows(1)),
     Case("vicreg", lambda: sl.VICRegLoss(), rows(2)),
     Case("vicregl", lambda: vicregl, local_views),
+    Case("swav", lambda: Swav(), with_prototypes(rows(3, 1)), held=(0, 1, 4)),
+    Case("dino", lambda: Dino(), crops),
+    Case("dino_sinkhorn", lambda: Dino(sinkhorn=True), crops),
+    Case("ibot", lambda: Ibot(), patches, compiles=False),
+    Case("dinov2", lambda: Dinov2(), lambda g: [*crops(g), *tokens(g)]),
+    Case("koleo", lambda: sl.KoLeoLoss(), rows(1)),
+    Case("koleo_top_k", lambda: sl.KoLeoLoss(top_k=3), rows(1)),
+    Case("gram", lambda: sl.GramLoss(), tokens),
+    Case("gram_batch", lambda: sl.GramLoss(img_level=False, remove_neg=True), tokens),
+    Case("msn", lambda: Msn(), with_prototypes(rows(2, 1)), held=(3,)),
+    Case("tico", lambda: sl.TiCoLoss(), rows(1, 1)),
+    Case("wmse", lambda: sl.WMSELoss(w_size=8, w_iter=2), rows(2)),
+    Case("sigreg", lambda: sl.SlicedEppsPulley(num_slices=7), rows(1)),
+    Case("lejepa", lambda: sl.LeJEPALoss(num_slices=7), three_views),
+    Case("mae", pixel_error(), pixels),
+    Case("mae_sum", pixel_error(reduction="sum"), pixels),
+    Case("mae_cosine", pixel_error(loss_type="cosine", mask_only=False), pixels),
+    Case("mae_smooth_l1", pixel_error(loss_type="smooth_l1", patch_normalize=False), pixels),
 ]
 
 

@@ -41,7 +41,7 @@ def test_value_is_a_finite_scalar_and_inputs_stay_as_they_are(case, cases):
 
 def test_gradients_are_those_of_the_value(case, cases):
     _, inputs = prepared(case, cases)
-    free = leaves(inputs)
+    free = leaves([x for index, x in enumerate(inputs) if index not in case.held])
 
     def value(*_):
         torch.manual_seed(3)
@@ -86,8 +86,8 @@ def test_degenerate_inputs_stay_finite(case, cases, kind):
 
 
 def test_compiles_without_a_graph_break(case, cases):
-    if case.name.startswith("info_nce"):
-        pytest.skip("the case itself asks for the ranks; test_info_nce.py compiles the loss")
+    if not case.compiles:
+        pytest.skip("the case breaks the graph around the loss, which its own test compiles")
     torch.compiler.reset()
     loss, inputs = prepared(case, cases, torch.float32)
     torch.manual_seed(4)

@@ -61,6 +61,8 @@ def test_features_enter_the_memory_after_the_loss():
 def test_negatives_are_drawn_from_the_whole_memory():
     image, patches, index, _ = problem()
     loss = PIRLLoss(9, 6, num_negatives=5).double().eval()
+    assert loss(image, patches, index) == loss(image, patches, index)  # as in evaluation
+    loss.draws.train()
     values = {loss(image, patches, index).item() for _ in range(8)}
     assert len(values) > 1
     alone = PIRLLoss(9, 6, num_negatives=9).double().eval()

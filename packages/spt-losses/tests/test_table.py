@@ -22,7 +22,10 @@ def test_each_row_has_a_test_a_source_and_a_case(cases):
         assert (PACKAGE / "tests" / row.test.strip("`")).is_file(), row
         assert "arxiv.org" in row.paper
         module = row.test.strip("`").removeprefix("test_").removesuffix(".py")
-        assert any(name.startswith(module) for name in names), f"no case for {module}"
+        if module == "sinkhorn":  # codes, which have no gradient: cases of SwAV and DINO use them
+            assert {"swav", "dino_sinkhorn"} <= names
+        else:
+            assert any(name.startswith(module) for name in names), f"no case for {module}"
 
 
 def test_every_loss_has_a_row():

@@ -6,7 +6,6 @@ CVPR 2020, eq. 3 and 5. https://arxiv.org/abs/1912.01991
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from spt_losses._checks import (
@@ -19,6 +18,7 @@ from spt_losses._checks import (
     check_width,
 )
 from spt_losses._distributed import num_rows, world_size
+from spt_losses._draws import Draws
 from spt_losses._numerics import no_autocast, unit, widen
 from spt_losses._similarity import contrast_sum
 from spt_losses.memory_bank import MemoryBank
@@ -64,6 +64,7 @@ def pirl_loss(
         mean over the images of all ranks, which may differ in number; one memory for all
 
     Example:
+        >>> import torch
         >>> z = torch.eye(2)
         >>> loss = pirl_loss(z, z, torch.arange(2), z, temperature=1.0)
         >>> round(loss.item(), 4)  # -log(e / (e + 1))
@@ -111,15 +112,17 @@ class PIRLLoss(nn.Module):
     Args:
         num_samples: Images in the data set.
         dim: Width of the features.
-        num_negatives: Rows of memory drawn for each batch, with replacement; all rows are taken
-            where there are no more than that. The paper uses 32000.
+        num_negatives: Rows of memory drawn for each batch, with replacement, the same on all
+            ranks; all rows are taken where there are no more than that. The paper uses 32000.
         temperature: tau of eq. 3, above 0.
         weight: lambda of eq. 5, in ``[0, 1]``.
         momentum: What a row of memory keeps of itself in an update.
         accumulate: Batches per optimizer step.
         chunk_size: Number of rows compared at a time; ``None`` compares all at once.
+        seed: Of the draws, which also depend on the number of the call, a buffer.
 
     Example:
+        >>> import torch
         >>> loss = PIRLLoss(100, 16)
         >>> loss(*torch.randn(2, 8, 16), torch.arange(8)).shape
         torch.Size([])
@@ -136,6 +139,7 @@ class PIRLLoss(nn.Module):
         momentum: float = 0.5,
         accumulate: int = 1,
         chunk_size: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         check_count("num_negatives", num_negatives)
@@ -147,6 +151,7 @@ class PIRLLoss(nn.Module):
         self.weight = weight
         self.chunk_size = chunk_size
         self.bank = MemoryBank(num_samples, dim, momentum=momentum, accumulate=accumulate)
+        self.draws = Draws(seed)
 
     def forward(self, image: Tensor, patches: Tensor, index: Tensor) -> Tensor:
         """Loss of features ``(N, D)`` of images and of their patches; ``index`` names them."""
@@ -155,7 +160,7 @@ class PIRLLoss(nn.Module):
             patches,
             index,
             self.bank.rows,
-            negatives=self._draw(image.device),
+            negatives=self._draw(),
             temperature=self.temperature,
             weight=self.weight,
             chunk_size=self.chunk_size,
@@ -164,12 +169,12 @@ class PIRLLoss(nn.Module):
             self.bank.push(image, index)
         return loss
 
-    def _draw(self, device: torch.device) -> Tensor | None:
+    def _draw(self) -> Tensor | None:
         """Rows to contrast with."""
         total = len(self.bank.rows)
         if total <= self.num_negatives:
             return None
-        return torch.randint(total, (self.num_negatives,), device=device)
+        return self.draws.integers(total, self.num_negatives)
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""

@@ -1,0 +1,132 @@
+"""TiCo: agree across views while avoiding the directions in which features pile up.
+
+Zhu et al., "TiCo: Transformation Invariance and Covariance Contrast", 2022, eq. 5.
+https://arxiv.org/abs/2206.10698
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spt_losses._checks import check_fraction, check_not_negative, check_paired
+from spt_losses._distributed import mean_of_rows, num_rows, row_counts, sum_over_ranks
+from spt_losses._numerics import cosine, no_autocast, unit, widen
+from spt_losses._pending import Pending
+
+
+def tico_loss(
+    z1: Tensor,
+    z2: Tensor,
+    covariance: Tensor | None = None,
+    *,
+    beta: float = 0.9,
+    rho: float = 20.0,
+) -> tuple[Tensor, Tensor]:
+    """``1 - cos + rho z1^T C z1`` with ``C = beta C' + (1 - beta) z1^T z1 / N``, uncentred.
+
+    Args:
+        z1: Projections of the online branch, shape ``(N, D)``; normalised here.
+        z2: Of the other view's momentum branch, ``(N, D)``; pass them without gradient.
+        covariance: C', shape ``(D, D)``; zero if ``None``.
+        beta: Weight of the past, in [0, 1].
+        rho: Weight of the contrast, at least 0; 8 in the paper, 20 in its first ports.
+
+    Returns:
+        The scalar, which averaged over ranks is the value over the rows of all ranks; and this
+        batch's ``z1^T z1 / N`` over all ranks, detached, to move the covariance with.
+
+    Raises:
+        TypeError: If an input is not of a floating-point dtype.
+        ValueError: If shapes do not fit or a setting is out of range.
+
+    Ranks:
+        covariance and mean over the rows of all ranks, which may differ in number
+
+    Note:
+        The gradient is that of the formula: it also flows through this batch's share of C. The port
+        in lightly detaches that share; the values are the same.
+    """
+    check_paired(z1, z2, names=("z1", "z2"))
+    check_fraction(beta=beta)
+    check_not_negative(rho=rho)
+    counts = row_counts(z1)
+    with no_autocast(z1):
+        x = unit(widen(z1))
+        batch = sum_over_ranks(x.T @ x) / sum(counts)  # (D, D)
+        c = (1 - beta) * batch
+        if covariance is not None:
+            _check_covariance(covariance, x.shape[1])
+            c = c + beta * covariance.detach().to(c)
+        agreement = mean_of_rows(cosine(widen(z1), widen(z2)), counts)
+        contrast = mean_of_rows(((x @ c) * x).sum(1), counts)
+        return 1 - agreement + rho * contrast, batch.detach()
+
+
+def _check_covariance(covariance: Tensor, dim: int) -> None:
+    if covariance.shape != (dim, dim):
+        raise ValueError(
+            f"`covariance` must have shape ({dim}, {dim}), got {tuple(covariance.shape)}."
+        )
+
+
+class TiCoLoss(nn.Module):
+    """TiCo with its running covariance, a buffer that starts at zero; see :func:`tico_loss`.
+
+    In training mode the covariance moves once per optimizer step, by the mean over the batches of
+    the step; each batch's loss uses the covariance before the step and its own share.
+
+    Args:
+        beta: Weight of the past, in [0, 1].
+        rho: Weight of the contrast, at least 0.
+        accumulate: Batches per optimizer step. A shorter last window is closed with :meth:`flush`.
+
+    Example:
+        >>> loss = TiCoLoss()
+        >>> loss(torch.randn(4, 3), torch.randn(4, 3)).shape, loss.covariance.shape
+        (torch.Size([]), torch.Size([3, 3]))
+    """
+
+    covariance: Tensor | None
+
+    def __init__(self, beta: float = 0.9, rho: float = 20.0, *, accumulate: int = 1) -> None:
+        super().__init__()
+        check_fraction(beta=beta)
+        check_not_negative(rho=rho)
+        self.beta = beta
+        self.rho = rho
+        self._pending = Pending(accumulate)
+        self.register_buffer("covariance", None)
+
+    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """Loss of online projections ``(N, D)`` and of the other view's ``(N, D)``."""
+        loss, batch = tico_loss(z1, z2, self.covariance, beta=self.beta, rho=self.rho)
+        if self.training:
+            rows = torch.full_like(batch[0, 0], num_rows(z1))
+            if self._pending.add(batch * rows, rows):
+                self.flush()
+        return loss
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Move the covariance by the batches that wait."""
+        batches = self._pending.take()
+        if not batches:
+            return
+        sums, rows = (torch.stack(parts).sum(0) for parts in zip(*batches, strict=True))
+        mean = sums / rows  # batches of a step may differ in size
+        if self.covariance is None:
+            self.covariance = torch.zeros_like(mean)
+        self.covariance.lerp_(mean.to(self.covariance), 1 - self.beta)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}covariance")
+        if saved is not None and self.covariance is None:
+            self.covariance = torch.zeros_like(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Settings shown by ``repr``."""
+        return f"beta={self.beta}, rho={self.rho}"
