@@ -56,10 +56,11 @@ def test_only_the_main_thread_may_watch():
 def scontrol(tmp_path, monkeypatch):
     monkeypatch.setattr(preemption, "_requeued", set())
 
-    def install(code):
+    def install(code, shown="JobState=RUNNING"):
         program = tmp_path / "scontrol"
         program.write_text(
-            f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho Denied >&2\nexit {code}\n'
+            f'#!/bin/sh\n[ "$2" = show ] && echo "{shown}" && exit 0\n'
+            f'echo "$@" >> {tmp_path}/calls\necho Denied >&2\nexit {code}\n'
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
@@ -84,6 +85,16 @@ def test_a_refusal_is_told_in_words_and_may_be_tried_again(scontrol):
     assert requeue(job) == "`scontrol requeue 5` failed with exit code 1: Denied"
     assert "exit code 1" in requeue(job)
     assert len(calls.read_text().splitlines()) == 2
+
+
+def test_a_job_that_slurm_ends_itself_is_left_alone(scontrol):
+    job = {"SLURM_JOB_ID": "8", "PATH": os.environ["PATH"]}
+    calls = scontrol(0, "JobState=COMPLETING RunTime=00:00:10 TimeLimit=00:05:00")
+    assert "is ending job 8 already" in requeue({**job, "PATH": os.environ["PATH"]})
+    assert not calls.exists()
+    calls = scontrol(0, "JobState=COMPLETING RunTime=00:05:01 TimeLimit=00:05:00")
+    assert requeue({**job, "PATH": os.environ["PATH"]}) is None
+    assert calls.read_text().splitlines() == ["requeue 8"]
 
 
 def test_no_scontrol_and_no_slurm(tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 """A run on disk: atomic files, identity, directories."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from spt_registry.run import (
@@ -110,6 +112,35 @@ def test_a_restarted_job_finds_its_directory_and_a_recycled_id_does_not(tmp_path
     assert recycled.path != first.path
     other = {**slurm, "SLURM_CLUSTER_NAME": "two", "SLURM_RESTART_COUNT": "1"}
     assert open_run_dir(tmp_path, resolve_identity(other), now=1.1e9).path != recycled.path
+
+
+def test_a_recycled_number_is_known_by_its_restarts_and_by_its_age(tmp_path):
+    def start(restarts):
+        slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+        return open_run_dir(tmp_path, resolve_identity(slurm))
+
+    old = start(0)
+    assert [start(i).path for i in (1, 2)] == [old.path, old.path]
+    # the number is used again, and the new job's first start died before it came here
+    new = start(1)
+    assert not new.resumed
+    assert new.path != old.path
+    long_ago = time.time() - 40 * 86400
+    os.utime(new.path, (long_ago, long_ago))
+    assert not start(2).resumed
+
+
+def test_the_runs_of_one_job_are_told_apart(tmp_path):
+    slurm = resolve_identity({"SLURM_JOB_ID": "7"})
+    again = resolve_identity({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"})
+    names = ("pretrain", "finetune")
+    first = [
+        open_run_dir(tmp_path, dataclasses.replace(slurm, slot=name), now=1e9) for name in names
+    ]
+    assert first[0].path != first[1].path
+    os.utime(first[0].path)
+    found = [open_run_dir(tmp_path, dataclasses.replace(again, slot=name)) for name in names]
+    assert [place.path for place in found] == [place.path for place in first]
 
 
 def test_a_chosen_id_is_found_again_even_after_the_cache_moved(tmp_path):

@@ -20,9 +20,11 @@ class RunIdentity:
     Attributes:
         run_id: Unique in its cache directory; a safe file name.
         launcher: What the id comes from.
-        restart_count: How often the scheduler or the launcher has started it again.
+        restart_count: How often the scheduler or the launcher has started it again; it grows with
+            every restart.
         tags: Tags that follow from the launcher, such as ``sweep:<array job>``.
         owner: Cluster and user; a recycled job id of another owner is another run.
+        slot: Tells apart the runs of one job; the same each time the job is started.
     """
 
     run_id: str
@@ -30,6 +32,7 @@ class RunIdentity:
     restart_count: int = 0
     tags: tuple[str, ...] = ()
     owner: str = ""
+    slot: str = ""
 
 
 def resolve_identity(
@@ -58,17 +61,19 @@ def resolve_identity(
     sweep = environ.get("SLURM_ARRAY_JOB_ID")
     tags = (f"sweep:{sweep}",) if sweep else ()
     slurm_restarts = int(environ.get("SLURM_RESTART_COUNT", 0))
+    elastic_restarts = int(environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    # torchrun inside a job begins to count anew when SLURM restarts the job
+    restarts = slurm_restarts * 1000 + elastic_restarts
     if run_id is not None:
-        return RunIdentity(_safe(run_id), "explicit", slurm_restarts, tags, owner)
+        return RunIdentity(_safe(run_id), "explicit", restarts, tags, owner)
     job = environ.get("SLURM_JOB_ID")
     if job:
         task = environ.get("SLURM_ARRAY_TASK_ID")
         name = f"{job}_{task}" if task else job
-        return RunIdentity(_safe(name), "slurm", slurm_restarts, tags, owner)
+        return RunIdentity(_safe(name), "slurm", restarts, tags, owner)
     elastic = environ.get("TORCHELASTIC_RUN_ID", "none")
     if elastic != "none":
-        restarts = int(environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        return RunIdentity(_safe(elastic), "torchrun", restarts, (), owner)
+        return RunIdentity(_safe(elastic), "torchrun", elastic_restarts, (), owner)
     return RunIdentity(uuid.uuid4().hex[:12], "local", 0, (), owner)
 
 

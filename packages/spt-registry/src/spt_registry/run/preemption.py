@@ -82,6 +82,9 @@ _requeued: set[str] = set()
 def requeue(environ: Mapping[str, str] | None = None, *, timeout_s: float = 60.0) -> str | None:
     """Ask SLURM to run this job again; a process asks once for each job.
 
+    A job that SLURM is ending already is left alone, or ``scancel`` would start it again; one that
+    has reached its time limit is asked for.
+
     Args:
         environ: Environment variables; the process's own by default.
         timeout_s: Longest time to wait for ``scontrol``.
@@ -99,18 +102,58 @@ def requeue(environ: Mapping[str, str] | None = None, *, timeout_s: float = 60.0
         return "This is no SLURM job (SLURM_JOB_ID is not set); start the run again by hand."
     if name in _requeued:
         return None
-    command = ["scontrol", "requeue", name]
+    if is_ended_by_slurm(_scontrol(["-o", "show", "job", name], environ, timeout_s)[1]):
+        return f"SLURM is ending job {name} already (scancel or scontrol requeue): left alone."
+    failed, said = _scontrol(["requeue", name], environ, timeout_s)
+    if failed:
+        return f"`scontrol requeue {name}` {said}"
+    _requeued.add(name)
+    return None
+
+
+def _scontrol(
+    arguments: list[str], environ: Mapping[str, str], timeout_s: float
+) -> tuple[bool, str]:
+    """Whether it failed, and what it said."""
+    command = ["scontrol", *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, env=dict(environ)
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"`{' '.join(command)}` could not run ({error}); submit the job again."
+        return True, f"could not run ({error}); submit the job again."
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
-        return f"`{' '.join(command)}` failed with exit code {done.returncode}: {said}"
-    _requeued.add(name)
-    return None
+        return True, f"failed with exit code {done.returncode}: {said}"
+    return False, done.stdout
+
+
+def is_ended_by_slurm(shown: str) -> bool:
+    """Whether ``scontrol show job`` tells of an end that is not the time limit's.
+
+    Example:
+        >>> is_ended_by_slurm("JobState=COMPLETING RunTime=00:01:00 TimeLimit=1-00:00:00")
+        True
+        >>> is_ended_by_slurm("JobState=COMPLETING RunTime=1-00:00:05 TimeLimit=1-00:00:00")
+        False
+        >>> is_ended_by_slurm("JobState=RUNNING RunTime=00:01:00 TimeLimit=UNLIMITED")
+        False
+    """
+    fields = dict(field.split("=", 1) for field in shown.split() if "=" in field)
+    if fields.get("JobState", "RUNNING") in ("RUNNING", "SUSPENDED", "TIMEOUT"):
+        return False
+    spent, limit = (_seconds(fields.get(name, "")) for name in ("RunTime", "TimeLimit"))
+    return spent is None or limit is None or spent < limit
+
+
+def _seconds(text: str) -> int | None:
+    """Seconds of ``[days-]hours:minutes:seconds``; ``None`` for other words."""
+    days, _, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if len(parts) != 3 or not all(part.isdigit() for part in (days or "0", *parts)):
+        return None
+    hours, minutes, seconds = map(int, parts)
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
 def slurm_job(environ: Mapping[str, str]) -> str | None:
