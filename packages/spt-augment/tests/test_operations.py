@@ -12,9 +12,9 @@ from spt_augment import (
     GPURandomSolarize,
     ToDevice,
 )
+from spt_augment._inplace import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+from spt_augment._resize import crop_resize
 from spt_augment.blur import gaussian_blur
-from spt_augment.color import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
-from spt_augment.geometric import crop_resize
 
 tv = pytest.importorskip("torchvision.transforms.v2.functional")
 v2 = pytest.importorskip("torchvision.transforms.v2")
@@ -55,7 +55,7 @@ def test_crop_and_resize_is_torchvisions(size):
 def test_jitter_is_torchvisions(ours, theirs, factors):
     x = images()
     x[0] = 0.4  # a grey image has no hue
-    result = ours(x, torch.tensor(factors))
+    result = ours(x.clone(), torch.tensor(factors).view(-1, 1, 1, 1))
     for image, factor, changed in zip(x, factors, result, strict=True):
         torch.testing.assert_close(changed, theirs(image, factor), atol=2e-5, rtol=0)
 
@@ -85,7 +85,7 @@ def test_pointwise_operations_are_torchvisions():
 
 def test_crops_are_distributed_as_torchvisions():
     crop = GPURandomResizedCrop(8, scale=(0.1, 0.9), ratio=(0.5, 2.0))
-    ours = crop.boxes(4000, 40, 60, torch.Generator().manual_seed(0)).double()
+    ours = crop.draw(4000, 40, 60, torch.Generator().manual_seed(0))["box"].double()
     theirs = v2.RandomResizedCrop(8, scale=(0.1, 0.9), ratio=(0.5, 2.0))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -101,7 +101,7 @@ def test_crops_are_distributed_as_torchvisions():
 
 def test_an_impossible_crop_falls_back_to_the_centre():
     crop = GPURandomResizedCrop(4, scale=(0.9, 1.0), ratio=(3.0, 3.0))
-    boxes = crop.boxes(3, 30, 30, torch.Generator().manual_seed(0))
+    boxes = crop.draw(3, 30, 30, torch.Generator().manual_seed(0))["box"]
     assert boxes.tolist() == [[10, 0, 10, 30]] * 3
 
 

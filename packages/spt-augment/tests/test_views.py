@@ -25,6 +25,7 @@ def test_stacked_views_share_what_belongs_to_a_sample():
     assert len(out["views"]) == 3
     for view in out["views"]:
         assert view["image"].shape == (6, 3, 8, 8)
+        assert view["GPURandomResizedCrop"]["box"].shape == (6, 4)
         assert torch.equal(view["label"], given["label"])
         assert view["path"] == given["path"]
     assert not torch.equal(out["views"][0]["image"], out["views"][1]["image"])
@@ -38,7 +39,7 @@ def test_a_chain_per_view():
 
 def test_a_batch_without_labels_has_views_without_labels():
     out = StackedMultiView(GPURandomHorizontalFlip())({"image": batch()["image"]})
-    assert set(out["views"][0]) == {"image"}
+    assert set(out["views"][0]) == {"image", "GPURandomHorizontalFlip"}
 
 
 def test_the_key_decides_what_is_drawn_and_the_global_state_is_untouched():

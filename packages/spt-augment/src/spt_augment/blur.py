@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from spt_augment._compile import Compiler
+from spt_augment._parameters import Draws, Parameters, on_chosen_rows, send
 from spt_augment._random import coins, uniform
-from spt_augment.base import ImageTransform, check_probability
+from spt_augment.base import ImageTransform, check_probability, pair
 
 
 class GPUGaussianBlur(ImageTransform):
@@ -34,8 +39,7 @@ class GPUGaussianBlur(ImageTransform):
         target: str = "image",
     ) -> None:
         super().__init__(source, target)
-        pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        self.kernel_size = (int(pair[0]), int(pair[1]))
+        self.kernel_size = pair(kernel_size)
         if any(k < 1 or k % 2 == 0 for k in self.kernel_size):
             raise ValueError(f"`kernel_size` must be odd and positive, got {kernel_size}.")
         if not 0 < sigma[0] <= sigma[1]:
@@ -44,15 +48,35 @@ class GPUGaussianBlur(ImageTransform):
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.p = p
 
-    def images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """A width in pixels and a coin per image."""
+        sigma = uniform(n, *self.sigma, generator)
+        return {"batch_prob": coins(n, self.p, generator), "sigma": sigma}
+
+    def paint(self, images: Tensor, given: Parameters, compiler: Compiler | None = None) -> Tensor:
         """Blur the chosen images."""
-        widths = uniform(len(images), *self.sigma, generator)
-        rows = coins(len(images), self.p, generator).nonzero()[:, 0]
-        if len(rows) == 0:
-            return images
-        where = rows.to(images.device, non_blocking=True)
-        blurred = gaussian_blur(images[where], widths[rows], self.kernel_size)
-        return images.index_copy(0, where, blurred)
+        self._check_size(images)
+        return on_chosen_rows(images, given, lambda rows, p: self._blur(rows, p, compiler))
+
+    def _blur(self, images: Tensor, given: Parameters, compiler: Compiler | None) -> Tensor:
+        if compiler is not None:
+            widths = given["sigma"].to(images.dtype)
+            return blur(images, widths, self._radii(self.sigma[1]), compiler)
+        radii = self._radii(float(given.host["sigma"].max()))
+        return blur(images, given["sigma"].to(images.dtype), radii, None)
+
+    def _radii(self, sigma: float) -> tuple[int, int]:
+        """Taps on either side of the middle; beyond five widths a tap weighs less than 4e-6."""
+        far = math.ceil(5 * sigma)
+        return min(self.kernel_size[0] // 2, far), min(self.kernel_size[1] // 2, far)
+
+    def _check_size(self, images: Tensor) -> None:
+        for taps, side in zip(self.kernel_size, images.shape[-2:], strict=True):
+            if taps // 2 >= side:
+                raise ValueError(
+                    f"A blur of {taps} taps needs images of more than {taps // 2} pixels a side, "
+                    f"got {tuple(images.shape[-2:])}. Use a smaller `kernel_size`."
+                )
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: tuple[int, int]) -> Tensor:
@@ -61,19 +85,61 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: tuple[int, int]) -
     Args:
         images: Float images ``(B, C, H, W)``.
         sigma: Standard deviations in pixels, ``(B,)``.
-        kernel_size: Taps per axis, odd; at most twice the image's side.
+        kernel_size: Taps per axis (height, width), odd; at most twice the image's side.
 
     Raises:
-        ValueError: If a kernel reaches further than the reflected image.
+        ValueError: If a kernel is even or reaches further than the reflected image.
     """
-    from kornia.filters import gaussian_blur2d
+    whole = GPUGaussianBlur(kernel_size)
+    whole._check_size(images)
+    radii = (kernel_size[0] // 2, kernel_size[1] // 2)
+    return blur(images, send(sigma, images.device).to(images.dtype), radii, None)
 
-    for taps, side in zip(kernel_size, images.shape[-2:], strict=True):
-        if taps // 2 >= side:
-            raise ValueError(
-                f"A blur of {taps} taps needs images of more than {taps // 2} pixels a side, got "
-                f"{tuple(images.shape[-2:])}. Use a smaller `kernel_size`."
-            )
-    widths = sigma.to(images.device, images.dtype, non_blocking=True)[:, None].expand(-1, 2)
-    blurred: Tensor = gaussian_blur2d(images, kernel_size, widths, border_type="reflect")
-    return blurred
+
+def blur(
+    images: Tensor, sigma: Tensor, radii: tuple[int, int], compiler: Compiler | None
+) -> Tensor:
+    """Blur along the width, then along the height."""
+    rows, columns = radii
+    across = F.pad(images, (columns, columns, 0, 0), mode="reflect")
+    images = filter_line(across, gaussian(sigma, columns), 3, compiler)
+    down = F.pad(images, (0, 0, rows, rows), mode="reflect")
+    return filter_line(down, gaussian(sigma, rows), 2, compiler)
+
+
+def gaussian(sigma: Tensor, radius: int) -> Tensor:
+    """Weights ``(B, 2 * radius + 1)`` that sum to 1."""
+    x = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
+    weights = torch.exp(-0.5 * (x / sigma[:, None]).square())
+    return weights / weights.sum(1, keepdim=True)
+
+
+def filter_line(
+    padded: Tensor, weights: Tensor, dim: int, compiler: Compiler | None = None
+) -> Tensor:
+    """Each image's own filter ``(B, K)`` along one dimension of padded ``(B, C, H, W)``."""
+    if compiler is not None:
+        return compiler(sum_of_taps, (padded, weights), (dim,))
+    if padded.device.type == "cpu":
+        return sum_of_taps(padded, weights, dim)
+    n, c = padded.shape[:2]
+    taps = (1, weights.shape[1]) if dim == 3 else (weights.shape[1], 1)
+    kernels = weights.repeat_interleave(c, 0).view(n * c, 1, *taps)
+    lines = padded.reshape(1, n * c, *padded.shape[2:])
+    return F.conv2d(lines, kernels, groups=n * c).view(n, c, *_cropped(padded, weights, dim))
+
+
+def _cropped(padded: Tensor, weights: Tensor, dim: int) -> tuple[int, int]:
+    height, width = padded.shape[2:]
+    lost = weights.shape[1] - 1
+    return (height, width - lost) if dim == 3 else (height - lost, width)
+
+
+def sum_of_taps(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """The filter as a weighted sum of shifted images."""
+    side = padded.shape[dim] - weights.shape[1] + 1
+    cells = weights[:, :, None, None, None]
+    out = padded.narrow(dim, 0, side) * cells[:, 0]
+    for tap in range(1, weights.shape[1]):
+        out.addcmul_(padded.narrow(dim, tap, side), cells[:, tap])
+    return out

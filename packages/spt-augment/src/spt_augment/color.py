@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from spt_augment import _inplace
+from spt_augment._colors import JitterProgram
+from spt_augment._parameters import Draws, Parameters, column, on_chosen_rows
 from spt_augment._random import coins, uniform
-from spt_augment.base import ImageTransform, check_probability, choose
+from spt_augment.base import ImageTransform, check_probability
 
 Range = float | tuple[float, float]
-
-GREY_WEIGHTS = (0.2989, 0.587, 0.114)
-"""Share of red, green and blue in a grey value (ITU-R 601-2, as torchvision rounds them)."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+FACTORS = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
+STEPS = (
+    _inplace.adjust_brightness,
+    _inplace.adjust_contrast,
+    _inplace.adjust_saturation,
+    _inplace.adjust_hue,
+)
 
 
 class GPUColorJitter(ImageTransform):
@@ -47,25 +55,74 @@ class GPUColorJitter(ImageTransform):
         super().__init__(source, target)
         check_probability("p", p)
         self.p = p
-        self.brightness = factor_range("brightness", brightness)
-        self.contrast = factor_range("contrast", contrast)
-        self.saturation = factor_range("saturation", saturation)
-        self.hue = hue_range(hue)
+        self.ranges = (
+            factor_range("brightness", brightness),
+            factor_range("contrast", contrast),
+            factor_range("saturation", saturation),
+            hue_range(hue),
+        )
+        self.active = [self.ranges[i] != ((0.0,) * 2 if i == HUE else (1.0,) * 2) for i in range(4)]
 
-    def images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Jitter the chosen images."""
-        operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-        ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        n = len(images)
-        drawn = [uniform(n, *bounds, generator) for bounds in ranges]
-        order = torch.randperm(4, generator=generator).tolist()
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """Four factors per image, who is changed, and the order, equal in all rows."""
+        factors = [uniform(n, *bounds, generator) for bounds in self.ranges]
+        order = torch.randperm(4, generator=generator)
         chosen = coins(n, self.p, generator)
-        changed = images
-        for i in order:
-            neutral = 0.0 if i == 3 else 1.0
-            if ranges[i] != (neutral, neutral):
-                changed = operations[i](changed, drawn[i])
-        return choose(chosen, changed, images)
+        drawn = {"batch_prob": chosen, **dict(zip(FACTORS, factors, strict=True))}
+        numbers = jitter_numbers(drawn, order.tolist())
+        return {**drawn, "order": order.expand(n, 4), "_numbers": numbers}
+
+    def paint(self, images: Tensor, given: Parameters) -> Tensor:
+        """Jitter the chosen images."""
+        self.check_channels(images)
+        return on_chosen_rows(images, given, self._steps)
+
+    def _steps(self, images: Tensor, given: Parameters) -> Tensor:
+        for i in given.host["order"][0].tolist():
+            if self.active[i]:
+                images = STEPS[i](images, column(given[FACTORS[i]], images))
+        return images
+
+    def check_channels(self, images: Tensor) -> None:
+        """Refuse images that have no colours to change.
+
+        Raises:
+            ValueError: If a step needs 3 channels and there are fewer or more.
+        """
+        for i, what in ((SATURATION, "saturation"), (HUE, "hue"), (CONTRAST, "contrast")):
+            allowed = (1, 3) if i == CONTRAST else (3,)
+            if self.active[i] and images.shape[1] not in allowed:
+                raise ValueError(
+                    f"GPUColorJitter's {what} needs 3 channels, got images of shape "
+                    f"{tuple(images.shape)}. Set `{what}=0` for grey images."
+                )
+
+    def program(self, given: Parameters) -> JitterProgram:
+        """What a compiled jitter is specialised to."""
+        order = given.host["order"][0].tolist()
+        return JitterProgram(
+            slots=self.active[BRIGHTNESS] or self.active[SATURATION],
+            contrast=self.active[CONTRAST],
+            hue=self.active[HUE],
+            hue_first=order.index(HUE) < order.index(CONTRAST),
+        )
+
+
+def jitter_numbers(drawn: Draws, order: list[int]) -> Tensor:
+    """The numbers of :func:`spt_augment._colors.jitter` ``(n, 15)`` for an order of the steps."""
+    one = torch.ones_like(drawn["brightness_factor"])
+    cells = [one, 0 * one] * 6  # slots that do nothing
+    place = 0
+    for step in order:
+        if step in (HUE, CONTRAST):
+            place = (place // 2 + 1) * 2  # the next pair of slots
+            continue
+        factor = drawn[FACTORS[step]]
+        share = 1 - factor if step == SATURATION else 0 * one
+        cells[2 * place : 2 * place + 2] = [factor, share]
+        place += 1
+    cells += [drawn["contrast_factor"], drawn["hue_factor"], drawn["batch_prob"].float()]
+    return torch.stack(cells, dim=1)
 
 
 class GPURandomGrayscale(ImageTransform):
@@ -85,10 +142,13 @@ class GPURandomGrayscale(ImageTransform):
         check_probability("p", p)
         self.p = p
 
-    def images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """A coin per image."""
+        return {"batch_prob": coins(n, self.p, generator)}
+
+    def paint(self, images: Tensor, given: Parameters) -> Tensor:
         """Grey the chosen images."""
-        chosen = coins(len(images), self.p, generator)
-        return choose(chosen, grey(images).expand_as(images), images)
+        return on_chosen_rows(images, given, lambda rows, _: rows.copy_(_inplace.grey(rows)))
 
 
 class GPURandomSolarize(ImageTransform):
@@ -117,10 +177,15 @@ class GPURandomSolarize(ImageTransform):
         self.threshold = threshold
         self.p = p
 
-    def images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """A coin per image."""
+        return {"batch_prob": coins(n, self.p, generator)}
+
+    def paint(self, images: Tensor, given: Parameters) -> Tensor:
         """Solarize the chosen images."""
-        inverted = torch.where(images >= self.threshold, 1.0 - images, images)
-        return choose(coins(len(images), self.p, generator), inverted, images)
+        return on_chosen_rows(
+            images, given, lambda rows, _: _inplace.solarize(rows, self.threshold)
+        )
 
 
 class GPUNormalize(ImageTransform):
@@ -136,9 +201,6 @@ class GPUNormalize(ImageTransform):
         ValueError: If the lengths differ or a standard deviation is not above 0.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         mean: Sequence[float],
@@ -152,18 +214,31 @@ class GPUNormalize(ImageTransform):
                 "`mean` and `std` must have one value per channel, `std` above 0, got "
                 f"{list(mean)} and {list(std)}."
             )
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
 
-    def images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Normalise."""
-        if images.shape[1] != self.mean.shape[1]:
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        """Nothing: every image is normalised."""
+        return {"batch_prob": torch.ones(n, dtype=torch.bool)}
+
+    def paint(self, images: Tensor, given: Parameters) -> Tensor:
+        """Normalise, channel by channel: numbers in the code need no copy to the device."""
+        self.check_channels(images)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            images[:, channel].sub_(mean).mul_(1 / std)
+        return images
+
+    def check_channels(self, images: Tensor) -> None:
+        """Refuse another number of channels.
+
+        Raises:
+            ValueError: If the images have more or fewer.
+        """
+        if images.shape[1] != len(self.mean):
             raise ValueError(
-                f"GPUNormalize was given {self.mean.shape[1]} channels, the images have "
+                f"GPUNormalize was given {len(self.mean)} channels, the images have "
                 f"{images.shape[1]}."
             )
-        mean, std = (value.to(images.device, images.dtype) for value in (self.mean, self.std))
-        return (images - mean) / std
 
 
 def factor_range(name: str, value: Range) -> tuple[float, float]:
@@ -188,90 +263,3 @@ def hue_range(value: Range) -> tuple[float, float]:
     if not -0.5 <= low <= high <= 0.5:
         raise ValueError(f"`hue` must be in [0, 0.5] or a range in [-0.5, 0.5], got {value}.")
     return float(low) + 0.0, float(high) + 0.0
-
-
-def grey(images: Tensor) -> Tensor:
-    """Grey values ``(B, 1, H, W)`` of ``(B, 3, H, W)``; a single channel is grey already.
-
-    Raises:
-        ValueError: If there are neither 1 nor 3 channels.
-    """
-    if images.shape[1] == 1:
-        return images
-    if images.shape[1] != 3:
-        raise ValueError(f"A colour operation needs 1 or 3 channels, got {tuple(images.shape)}.")
-    weights = images.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
-
-
-def blend(images: Tensor, base: Tensor | float, factor: Tensor) -> Tensor:
-    """``factor * images + (1 - factor) * base``, within [0, 1]."""
-    factor = factor.to(images.device, images.dtype, non_blocking=True).view(-1, 1, 1, 1)
-    return (factor * images + (1 - factor) * base).clamp(0, 1)
-
-
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Scale pixels; ``factor`` ``(B,)``."""
-    return blend(images, 0.0, factor)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Scale the distance to each image's mean grey value; ``factor`` ``(B,)``."""
-    return blend(images, grey(images).mean((1, 2, 3), keepdim=True), factor)
-
-
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Scale the distance to the grey image; ``factor`` ``(B,)``."""
-    _three_channels(images, "saturation")
-    return blend(images, grey(images), factor)
-
-
-def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` ``(B,)`` turns, through HSV (Foley & van Dam)."""
-    _three_channels(images, "hue")
-    shift = shift.to(images.device, images.dtype, non_blocking=True).view(-1, 1, 1)
-    value, lowest = images.amax(1), images.amin(1)
-    spread = value - lowest
-    safe = torch.where(spread == 0, 1.0, spread)
-    r, g, b = ((value - channel) / safe for channel in images.unbind(1))
-    red, green = value == images[:, 0], value == images[:, 1]
-    hue = torch.where(red, b - g, torch.where(green, 2 + r - b, 4 + g - r))
-    hue = ((hue / 6 + 1) % 1 + shift) % 1
-    shades = []
-    for offset in (5.0, 3.0, 1.0):  # red, green, blue around the circle
-        k = (offset + hue * 6) % 6
-        shades.append(value - spread * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(shades, dim=1).clamp(0, 1)
-
-
-def _three_channels(images: Tensor, what: str) -> None:
-    if images.shape[1] != 3:
-        raise ValueError(
-            f"GPUColorJitter's {what} needs 3 channels, got images of shape {tuple(images.shape)}. "
-            f"Set `{what}=0` for grey images."
-        )
-
-
-class ToDevice(nn.Module):
-    """Move every tensor of a batch, at any depth, to a device.
-
-    Args:
-        device: The device; ``None`` for the current accelerator, or the CPU without one.
-        non_blocking: Do not wait for copies from pinned memory.
-    """
-
-    def __init__(self, device: str | torch.device | None = None, non_blocking: bool = True) -> None:
-        super().__init__()
-        self.device = device
-        self.non_blocking = non_blocking
-
-    def forward(self, batch: object) -> object:
-        """The batch on the device; containers are rebuilt, other values pass through."""
-        if isinstance(batch, Tensor):
-            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            return batch.to(device, non_blocking=self.non_blocking)
-        if isinstance(batch, dict):
-            return {key: self(value) for key, value in batch.items()}
-        if isinstance(batch, (list, tuple)):
-            return type(batch)(self(value) for value in batch)
-        return batch

@@ -1,49 +1,26 @@
-"""Chains of transforms, and several views from one batch."""
+"""Several views from one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spt_augment.base import Batch, BatchTransform, images_of
+from spt_augment.compose import GPUCompose, as_module
 
 Transform = Callable[[Batch], Batch]
-
-
-class GPUCompose(BatchTransform):
-    """Apply transforms one after the other.
-
-    Args:
-        transforms: Callables from batch to batch.
-
-    Raises:
-        TypeError: If an entry cannot be called.
-    """
-
-    def __init__(self, transforms: Sequence[Transform]) -> None:
-        super().__init__()
-        for position, transform in enumerate(transforms):
-            if not callable(transform):
-                raise TypeError(
-                    f"`transforms[{position}]` must be callable, got {type(transform).__name__}."
-                )
-        self.transforms = nn.ModuleList([_as_module(transform) for transform in transforms])
-
-    def transform(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Apply all in order."""
-        for transform in self.transforms:
-            batch = transform(batch)
-        return batch
 
 
 class StackedMultiView(BatchTransform):
     """Several views of each image from one chain: symmetric recipes such as SimCLR.
 
-    The images are repeated, pass the chain once, and are split again. ``source`` leaves the
-    batch; each view is a dict of its images and of every field that has one row per sample.
+    All views pass the chain together and are split again; a :class:`GPUCompose` that begins with
+    a crop cuts them from the one batch, without copies of it. ``source`` leaves the batch; each
+    view is a dict of its images, of what was drawn for it, and of every field that has one row
+    per sample.
 
     Args:
         chain: From batch to batch, drawing per sample.
@@ -61,7 +38,7 @@ class StackedMultiView(BatchTransform):
         >>> two = StackedMultiView(GPURandomHorizontalFlip(), n_views=2)
         >>> batch = two({"image": torch.rand(4, 3, 8, 8), "label": torch.arange(4)})
         >>> len(batch["views"]), sorted(batch["views"][0])
-        (2, ['image', 'label'])
+        (2, ['GPURandomHorizontalFlip', 'image', 'label'])
     """
 
     def __init__(
@@ -75,7 +52,7 @@ class StackedMultiView(BatchTransform):
         super().__init__()
         if n_views < 1:
             raise ValueError(f"`n_views` must be >= 1, got {n_views}.")
-        self.chain = _as_module(chain)
+        self.chain = as_module(chain)
         self.n_views = n_views
         self.source = source
         self.views_key = views_key
@@ -86,22 +63,27 @@ class StackedMultiView(BatchTransform):
         images = images_of(batch, self.source, type(self).__name__)
         rows, rest = split_rows(batch, self.source, len(images))
         tiled = {key: _tile(value, self.n_views) for key, value in rows.items()}
-        tiled[self.source] = images.repeat(self.n_views, 1, 1, 1)
-        out = self.chain(tiled)
+        if isinstance(self.chain, GPUCompose) and self.chain.begins_with_images_of(self.source):
+            # the crop cuts every view from the one batch
+            once = {**tiled, self.source: images}
+            out = self.chain.transform_copies(once, generator, self.n_views)
+        else:
+            out = self.chain({**tiled, self.source: images.repeat(self.n_views, 1, 1, 1)})
         if self.label_key in tiled:
             out = {**out, self.label_key: tiled[self.label_key]}
         n = len(images)
-        views = [
-            {key: _part(value, i * n, n) for key, value in out.items()} for i in range(self.n_views)
-        ]
+        views = [_part(out, i * n, n) for i in range(self.n_views)]
         return {**rest, self.views_key: views}
 
 
 class MultiView(BatchTransform):
-    """One chain per view on the same images: asymmetric recipes such as BYOL.
+    """One chain per view on the same images: asymmetric recipes such as BYOL, and multi-crop.
 
     Args:
-        chains: One chain per view; sizes may differ.
+        chains: One chain per view; sizes may differ. A mapping from names to chains puts each
+            view under its name (``global_1``, ``local_1``) instead of in a list. A
+            :class:`StackedMultiView` in it stands for several views, ``local`` for ``local_1``,
+            ``local_2`` and so on.
         source: Key of the images.
         views_key: Key of the list of views.
         label_key: A field that each view shares, if it is there.
@@ -112,7 +94,7 @@ class MultiView(BatchTransform):
 
     def __init__(
         self,
-        chains: Sequence[Transform],
+        chains: Sequence[Transform] | Mapping[str, Transform],
         source: str = "image",
         views_key: str = "views",
         label_key: str = "label",
@@ -120,7 +102,9 @@ class MultiView(BatchTransform):
         super().__init__()
         if not chains:
             raise ValueError("`chains` must hold at least one chain, got none.")
-        self.chains = nn.ModuleList([_as_module(chain) for chain in chains])
+        self.names = list(chains) if isinstance(chains, Mapping) else None
+        items = chains.values() if isinstance(chains, Mapping) else chains
+        self.chains = nn.ModuleList([as_module(chain) for chain in items])
         self.source = source
         self.views_key = views_key
         self.label_key = label_key
@@ -129,26 +113,26 @@ class MultiView(BatchTransform):
         """Fan out into views."""
         images = images_of(batch, self.source, type(self).__name__)
         rows, rest = split_rows(batch, self.source, len(images))
-        views = [chain({**rows, self.source: images}) for chain in self.chains]
-        if self.label_key in rows:
-            views = [{**view, self.label_key: rows[self.label_key]} for view in views]
-        return {**rest, self.views_key: views}
+        groups = [self._views(chain, {**rows, self.source: images}) for chain in self.chains]
+        if self.names is None:
+            return {**rest, self.views_key: [view for group in groups for view in group]}
+        named = zip(self.names, groups, strict=True)
+        return {**rest, **{key: view for name, group in named for key, view in _keys(name, group)}}
+
+    def _views(self, chain: nn.Module, batch: Batch) -> list[Batch]:
+        """The view of a chain, or those of a stack."""
+        out = chain(batch)
+        views = out[chain.views_key] if isinstance(chain, StackedMultiView) else [out]
+        if self.label_key in batch:
+            views = [{**view, self.label_key: batch[self.label_key]} for view in views]
+        return list(views)
 
 
-class _Function(nn.Module):
-    """A plain function as a module, so that chains hold modules only."""
-
-    def __init__(self, function: Transform) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, batch: Batch) -> Batch:
-        """Call it."""
-        return self.function(batch)
-
-
-def _as_module(transform: Transform) -> nn.Module:
-    return transform if isinstance(transform, nn.Module) else _Function(transform)
+def _keys(name: str, views: Sequence[Batch]) -> list[tuple[str, Batch]]:
+    """A single view under its name, several with a number."""
+    if len(views) == 1:
+        return [(name, views[0])]
+    return [(f"{name}_{i + 1}", view) for i, view in enumerate(views)]
 
 
 def split_rows(batch: Batch, source: str, n: int) -> tuple[Batch, Batch]:
@@ -172,4 +156,7 @@ def _tile(value: Any, times: int) -> Any:
 
 
 def _part(value: Any, start: int, n: int) -> Any:
+    """One view's rows, in records too."""
+    if isinstance(value, dict):
+        return {key: _part(item, start, n) for key, item in value.items()}
     return value[start : start + n] if isinstance(value, (Tensor, list)) else value

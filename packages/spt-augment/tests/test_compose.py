@@ -1,0 +1,190 @@
+"""Joined passes against one transform after the other, and how often they are compiled."""
+
+import pytest
+import torch
+from spt_augment import (
+    GPUColorJitter,
+    GPUCompose,
+    GPUGaussianBlur,
+    GPUNormalize,
+    GPURandomAffine,
+    GPURandomGrayscale,
+    GPURandomHorizontalFlip,
+    GPURandomResizedCrop,
+    GPURandomRotation,
+    GPURandomSolarize,
+    StackedMultiView,
+)
+from spt_augment._random import drawing
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def images(n=9, c=3, h=26, w=31, dtype=torch.float32, seed=0):
+    x = torch.rand(n, c, h, w, generator=torch.Generator().manual_seed(seed))
+    return (x * 255).to(torch.uint8) if dtype == torch.uint8 else x.to(dtype)
+
+
+def simclr(size=20, **kwargs):
+    return GPUCompose(
+        [
+            GPURandomResizedCrop(size),
+            GPURandomHorizontalFlip(),
+            GPUColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+            GPURandomGrayscale(0.2),
+            GPUGaussianBlur(9),
+            GPURandomSolarize(p=0.3),
+            GPUNormalize(MEAN, STD),
+        ],
+        **kwargs,
+    )
+
+
+def run(chain, x, key=0):
+    with drawing("test", key):
+        return chain({"image": x})
+
+
+def near_the_threshold(chain, x, key):
+    """Where float rounding may fall on either side of the solarize threshold."""
+    before = GPUCompose(list(chain.transforms)[:-2], fuse=False)
+    return (run(before, x, key)["image"] - 0.5).abs() < 1e-5
+
+
+CHAINS = {
+    "simclr": lambda **k: simclr(**k),
+    "flips around a crop": lambda **k: GPUCompose(
+        [GPURandomHorizontalFlip(), GPURandomResizedCrop((9, 14)), GPURandomHorizontalFlip()], **k
+    ),
+    "flips alone": lambda **k: GPUCompose(
+        [GPURandomHorizontalFlip(), GPURandomHorizontalFlip()], **k
+    ),
+    "two crops": lambda **k: GPUCompose(
+        [GPURandomResizedCrop(18), GPURandomResizedCrop(12, interpolation="bicubic")], **k
+    ),
+    "colours first": lambda **k: GPUCompose(
+        [GPUColorJitter(0.4, 0, 0, 0.1, p=0.5), GPURandomResizedCrop(12)], **k
+    ),
+    "blur first": lambda **k: GPUCompose([GPUGaussianBlur(5), GPUNormalize(MEAN, STD)], **k),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_joined_passes_are_one_after_the_other(name, dtype):
+    x = images(dtype=dtype)
+    before = x.clone()
+    for key in range(12):
+        fused = run(CHAINS[name](), x, key)
+        single = run(CHAINS[name](fuse=False), x, key)
+        assert set(fused) == set(single)
+        wrong = (fused["image"] - single["image"]).abs() > 1e-5
+        if name == "simclr":
+            wrong &= ~near_the_threshold(CHAINS[name](), x, key)
+        assert not wrong.any()
+    assert torch.equal(x, before)
+
+
+def test_pieces_of_a_batch_are_the_batch(monkeypatch):
+    x = images(dtype=torch.uint8)
+    whole = run(simclr(), x)["image"]
+    monkeypatch.setattr("spt_augment.compose.EAGER_PIXELS", 20 * 20 * 2)
+    torch.testing.assert_close(run(simclr(), x)["image"], whole, atol=1e-6, rtol=0)
+
+
+def test_affine_maps_join_in_one_grid():
+    """Bilinear interpolation is exact on a plane, so twice and once must agree inside."""
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    planes = torch.stack([x / 50, y / 40, (x + y) / 90])[None].expand(6, -1, -1, -1)
+    ops = [
+        GPURandomRotation(10, p=0.5),
+        GPURandomAffine(8, (0.05, 0.05), (0.95, 1.05), 5, p=0.7),
+        GPURandomRotation(6),
+    ]
+    for key in range(6):
+        once = run(GPUCompose(ops), planes, key)["image"]
+        thrice = run(GPUCompose(ops, fuse=False), planes, key)["image"]
+        inside = (..., slice(13, 27), slice(15, 35))
+        torch.testing.assert_close(once[inside], thrice[inside], atol=1e-5, rtol=0)
+        assert not torch.equal(once, planes)
+
+
+def test_views_are_cut_from_the_one_batch():
+    x = images(dtype=torch.uint8)
+    stacked = StackedMultiView(simclr(), n_views=3)
+    views = run(stacked, x)["views"]
+    tiled = run(simclr(), x.repeat(3, 1, 1, 1))
+    torch.testing.assert_close(torch.cat([view["image"] for view in views]), tiled["image"])
+    boxes = torch.cat([view["GPURandomResizedCrop"]["box"] for view in views])
+    assert torch.equal(boxes, tiled["GPURandomResizedCrop"]["box"])
+
+
+def test_the_record_says_what_was_done():
+    chain = GPUCompose([GPURandomHorizontalFlip(), GPURandomHorizontalFlip(), lambda b: b])
+    x = images()
+    out = run(chain, x)
+    first, second = (out[name]["batch_prob"] for name in (
+        "GPURandomHorizontalFlip", "GPURandomHorizontalFlip_0"
+    ))
+    turned = (out["image"] != x).flatten(1).any(1)
+    assert torch.equal(turned, first ^ second)
+    thrice = run(GPUCompose([GPURandomHorizontalFlip()] * 3), x)
+    assert "GPURandomHorizontalFlip_1" in thrice
+
+
+def test_lists_and_dicts_of_images_are_mapped():
+    x, y = images(4), images(4, h=30, seed=1)
+    as_list = run(simclr(), [x, y])
+    assert [tuple(i.shape) for i in as_list["image"]] == [(4, 3, 20, 20)] * 2
+    assert len(as_list["GPUColorJitter"]) == 2
+    as_dict = run(GPURandomHorizontalFlip(1.0), {"a": x, "b": y})
+    assert torch.equal(as_dict["image"]["b"], y.flip(-1))
+
+
+def test_other_keys_and_callables_keep_their_place():
+    chain = GPUCompose(
+        [
+            GPURandomHorizontalFlip(1.0, target="mirror"),
+            lambda batch: {**batch, "seen": batch["mirror"].shape},
+            GPUNormalize(MEAN, STD, source="mirror", target="mirror"),
+        ]
+    )
+    x = images()
+    out = run(chain, x)
+    assert torch.equal(out["image"], x)
+    assert out["seen"] == x.shape
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    torch.testing.assert_close(out["mirror"], (x.flip(-1) - mean) / std)
+    with pytest.raises(KeyError, match="GPUNormalize needs the key 'other'; the batch holds"):
+        GPUCompose([GPUNormalize(MEAN, STD, source="other")])({"image": x})
+
+
+def test_a_compiled_recipe_compiles_once():
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    globals_, locals_ = simclr(20), simclr(12)
+    for chain in (globals_, locals_):
+        chain.compile()
+    orders = set()
+    for key in range(8):
+        out = run(globals_, images(6), key)
+        orders.add(tuple(out["GPUColorJitter"]["order"][0].tolist()))
+        seen = run(simclr(20), images(6), key)["image"]
+        far = ~near_the_threshold(globals_, images(6), key)
+        assert ((out["image"] - seen).abs() < 1e-5)[far].all()
+    graphs = counters["stats"]["unique_graphs"]
+    # jitter and grey with hue before and after contrast; blur across and down; solarize, normalise
+    assert len(orders) > 4
+    assert graphs == 5
+    for n, chain in [(5, globals_), (1, globals_), (20, globals_), (6, locals_), (1, locals_)]:
+        for key in range(4):
+            assert len(run(chain, images(n), key)["image"]) == n
+    run(locals_, images(12, h=12, w=40), 3)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["recompile_limit"]
+
+
+def test_compile_takes_a_mode_only():
+    with pytest.raises(TypeError, match="`compile` takes only `mode`, got"):
+        simclr().compile(backend="eager")
