@@ -21,6 +21,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
 
 BATCHES, EPOCHS = 4, 3
+QUIET = {"default_callbacks": {"env_dump": False, "trainer_info": False}}
 
 
 class Rows(Dataset):
@@ -81,6 +82,9 @@ LOADERS = {
     "stateful": lambda: StatefulDataLoader(Rows(), batch_size=4, shuffle=True),
     "stream": lambda: DataLoader(Stream(), batch_size=4),
     "stateful stream": lambda: StatefulDataLoader(Stream(), batch_size=4),
+    "generator": lambda: DataLoader(
+        Rows(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(3)
+    ),
     "two": lambda: {
         "a": StatefulDataLoader(Rows(), batch_size=4, shuffle=True),
         "b": DataLoader(Rows(), batch_size=8, shuffle=True),
@@ -122,7 +126,7 @@ class SignalAt(pl.Callback):
         self._tick("validation", trainer)
 
 
-def start(kind, stop=None, schedule="step", run_id=None, savers=(), **options):
+def start(kind, stop=None, schedule="step", run_id=None, savers=(), own=(), **options):
     def trainer():
         probe = OnlineProbe(
             name="probe",
@@ -137,7 +141,7 @@ def start(kind, stop=None, schedule="step", run_id=None, savers=(), **options):
             log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[probe, queue, *savers, *([stop] if stop else [])],
+            callbacks=[probe, queue, *savers, *own, *([stop] if stop else [])],
             **{"max_epochs": EPOCHS, **options},
         )
 
@@ -200,7 +204,7 @@ def stop_and_go_on(kind, stops, schedule="step", **options):
 
 @pytest.fixture
 def cache(tmp_path):
-    with config_context(cache_dir=str(tmp_path / "cache")):
+    with config_context(cache_dir=str(tmp_path / "cache"), **QUIET):
         yield tmp_path / "cache"
 
 
@@ -212,7 +216,7 @@ def undisturbed(tmp_path_factory):
         key = (kind, schedule, *options.items())
         if key not in known:
             whole = start(kind, None, schedule, **options)
-            with config_context(cache_dir=str(tmp_path_factory.mktemp("whole"))):
+            with config_context(cache_dir=str(tmp_path_factory.mktemp("whole")), **QUIET):
                 whole()
             known[key] = outcome(whole)
         return known[key]
@@ -227,7 +231,7 @@ def test_a_stop_after_any_batch(cache, undisturbed, kind, batch):
 
 
 @pytest.mark.parametrize("batch", [0, 3, 5])
-@pytest.mark.parametrize("kind", ["workers", "stream", "stateful stream", "two"])
+@pytest.mark.parametrize("kind", ["workers", "stream", "stateful stream", "generator", "two"])
 def test_any_loader(cache, undisturbed, kind, batch):
     assert_same(undisturbed(kind), outcome(stop_and_go_on(kind, [("train", batch)])))
 

@@ -1,5 +1,6 @@
 """The Manager around real, small trainings."""
 
+import itertools
 import json
 
 import lightning as pl
@@ -7,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
-from spt_manager import Manager, config_context
+from spt_manager import Manager, config_context, place
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.launch import run_config
 from spt_registry import RegistryLogger, open_registry
@@ -110,6 +111,7 @@ def test_calling_again_goes_on_as_if_nothing_had_happened(tmp_path, cache, way, 
     if way == "slurm":
         monkeypatch.setenv("SLURM_JOB_ID", "77")
         monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+        monkeypatch.setattr(place, "_runs", itertools.count())
     ids = {"run_id": "mine"} if way == "run_id" else {}
     first = manager(tmp_path, epochs=3, **ids)
     first()
@@ -118,6 +120,7 @@ def test_calling_again_goes_on_as_if_nothing_had_happened(tmp_path, cache, way, 
         again.trainer.fit_loop.max_epochs = 5
     else:
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        monkeypatch.setattr(place, "_runs", itertools.count())  # as in a new process
         again = manager(tmp_path, epochs=5, seed=9, **ids)
     again()
     assert again.run_dir == first.run_dir

@@ -5,3 +5,5 @@ from spt_manager.config import config_context as config_context
 from spt_manager.config import get_config as get_config
 from spt_manager.config import set as set
 from spt_manager.manager import Manager as Manager
+from spt_manager.place import RunInUseError as RunInUseError
+from spt_manager.preemption import Stopped as Stopped

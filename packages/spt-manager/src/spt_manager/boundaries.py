@@ -42,7 +42,7 @@ class Boundaries:
         if reason:
             if saver is not None:
                 saver.wait(trainer)
-            raise Stopped(reason)
+            raise Stopped(reason, rank=self.state.ranks.rank)
 
 
 class EvaluationStops(pl.Callback):
@@ -88,9 +88,10 @@ class EvaluationStops(pl.Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.boundaries(trainer, "validation")
             return
-        reason = self.boundaries.stops.agree(self.boundaries.state.ranks)
+        ranks = self.boundaries.state.ranks
+        reason = self.boundaries.stops.agree(ranks)
         if reason:
-            raise Stopped(reason)
+            raise Stopped(reason, rank=ranks.rank)
 
     on_test_batch_end = on_validation_batch_end
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as pl
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from loguru import logger
 from rich.console import Console
-from spt_callbacks import LoggingCallback
 from spt_registry import RegistryLogger
-from spt_registry.run import RunDir, open_run_dir, resolve_identity
+from spt_registry.run import RunDir, RunIdentity, open_run_dir, requeue, resolve_identity
 from spt_registry.run.files import flatten
 
-from spt_manager.boundaries import Boundaries, EvaluationStops
 from spt_manager.build import build, check_form, snapshot
-from spt_manager.checkpointing import AtomicCheckpointIO, LastCheckpoint, newest_good
+from spt_manager.checkpointing import AtomicCheckpointIO, newest_good
+from spt_manager.checkpointing.files import sweep
 from spt_manager.config import Settings, get_config
-from spt_manager.preemption import OurSignals, Stopped, StopRequests, requeue
-from spt_manager.resume import ExactState, install_exact_loops
+from spt_manager.connect import connect_run_dir, exclude_bias_norm, is_unasked, make_exact
+from spt_manager.defaults import add_teacher_update, callbacks_of
+from spt_manager.place import shared_place, slot_in_job
+from spt_manager.preemption import Stopped, StopRequests
+from spt_manager.status import RunStatus, leave_failed
 
 
 class Manager:
@@ -86,29 +87,27 @@ class Manager:
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return self._identity.run_id
+        return self._identity.run_id if self._place is None else self._place.run_id
 
     def __call__(self) -> None:
-        """Train, from the beginning or from where the run stopped."""
-        self._prepare()
-        ckpt_path = self._starting_point()
-        self._runs += 1
-        self._call("fit", ckpt_path)
+        """Train, from the beginning or from where the run stopped.
+
+        Raises:
+            Stopped: If the run was preempted or interrupted; uncaught, it is the exit code.
+        """
+        self._run("fit")
 
     def validate(self) -> Any:
         """Run ``trainer.validate``."""
-        self._prepare()
-        return self._call("validate", self._starting_point())
+        return self._run("validate")
 
     def test(self) -> Any:
         """Run ``trainer.test``."""
-        self._prepare()
-        return self._call("test", self._starting_point())
+        return self._run("test")
 
     def predict(self) -> Any:
         """Run ``trainer.predict``."""
-        self._prepare()
-        return self._call("predict", self._starting_point())
+        return self._run("predict")
 
     def save_checkpoint(self, path: str | Path | None = None) -> Path:
         """Save the state of the trainer.
@@ -124,49 +123,73 @@ class Manager:
                 raise ValueError("Give `path`: without a cache directory there is no default.")
             path = self.run_dir / "checkpoints" / "checkpoint.ckpt"
         self.trainer.save_checkpoint(path)
+        io = self.trainer.strategy.checkpoint_io
+        if isinstance(io, AtomicCheckpointIO):
+            io.wait()
+            if io.error is not None:
+                raise io.error
         return Path(path)
 
-    def _prepare(self) -> None:
-        """Find the directory, build the parts once, and connect them."""
+    def _run(self, what: str) -> Any:
+        """Build the parts once, take the directory, connect them, and call the trainer."""
         settings = get_config()
-        if settings.cache_dir is not None and self._place is None:
-            self._place = open_run_dir(settings.cache_dir, self._identity)
-            Console(soft_wrap=True).print(
-                f"Run {self.run_id} {'goes on' if self._place.resumed else 'starts'} in {self.run_dir}"
-            )
-        if not self._built:
-            self._build()
-            if self._place is not None:
-                connect_run_dir(self.trainer, self._place.path, settings)
-                self._make_exact(settings)
-            self._built = True
-        if self._place is not None:
-            self._connect_registry(settings)
+        with self._stops.watch() if settings.cache_dir is not None else nullcontext():
+            self._build_trainer()
+            with self._placed(settings):
+                self._build_rest(settings)
+                ckpt_path = self._starting_point()
+                self._runs += what == "fit"
+                return self._call(what, ckpt_path)
 
-    def _build(self) -> None:
+    def _build_trainer(self) -> None:
+        if self._built:
+            return
         if self.seed is not None:
             pl.seed_everything(self.seed, workers=True, verbose=False)
-        root = {} if self.run_dir is None else {"default_root_dir": str(self.run_dir)}
-        self.trainer: pl.Trainer = build("trainer", self._given["trainer"], pl.Trainer, **root)
+        self.trainer: pl.Trainer = build("trainer", self._given["trainer"], pl.Trainer)
+
+    def _build_rest(self, settings: Settings) -> None:
+        if self._built:
+            return
         self.module: pl.LightningModule = build("module", self._given["module"], pl.LightningModule)
         self.data: Any = self._given["data"]
         if self.data is not None:
             self.data = build("data", self.data, pl.LightningDataModule)
+        if settings.exclude_bias_norm:
+            exclude_bias_norm(self.module)
+        add_teacher_update(self.trainer, self.module)
         if self.compile:
             self.module.compile()
+        self._built = True
 
-    def _make_exact(self, settings: Settings) -> None:
-        assert self.run_dir is not None
-        state, saver = ExactState(self.run_dir / "metrics.csv"), None
-        callbacks = callbacks_of(self.trainer)
-        if settings.requeue_checkpoint:
-            steps = settings.requeue_checkpoint_every_n_steps
-            saver = LastCheckpoint(self.run_dir / "checkpoints", steps)
-            callbacks.append(saver)
-        boundaries = Boundaries(state, self._stops, saver)
-        callbacks += [state, EvaluationStops(boundaries)]
-        install_exact_loops(self.trainer, state, boundaries)
-        self.trainer._signal_connector = OurSignals(self.trainer)
+    @contextmanager
+    def _placed(self, settings: Settings) -> Iterator[None]:
+        """Hold the run's directory, if there is a cache directory."""
+        cache_dir = settings.cache_dir
+        if cache_dir is None:
+            yield
+            return
+        known = self._place
+
+        def find() -> RunDir:
+            return known or open_run_dir(cache_dir, self._in_job())
+
+        with shared_place(self.trainer, find) as place:
+            self._place = place
+            if self.trainer.is_global_zero:
+                sweep(place.path / "checkpoints")
+                verb = "goes on" if place.resumed or known else "starts"
+                Console(soft_wrap=True).print(f"Run {place.run_id} {verb} in {place.path}")
+            if known is None:
+                connect_run_dir(self.trainer, place.path, settings)
+                make_exact(self.trainer, place.path, self._stops, settings)
+            self._connect_registry(settings)
+            yield
+
+    def _in_job(self) -> RunIdentity:
+        if self._identity.launcher in ("slurm", "torchrun"):
+            return dataclasses.replace(self._identity, slot=slot_in_job())
+        return self._identity
 
     def _connect_registry(self, settings: Settings) -> None:
         assert self._place is not None
@@ -183,7 +206,7 @@ class Manager:
             registry.log_hyperparams(flatten(registry.config))
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(entry, RunStatus) for entry in callbacks):
-            callbacks.insert(0, RunStatus(registry))
+            callbacks.insert(0, RunStatus(registry, self._place.path))
 
     def _starting_point(self) -> Path | None:
         """The checkpoint to load: the run's own when it goes on, else the user's."""
@@ -200,69 +223,12 @@ class Manager:
         if "weights_only" in inspect.signature(method).parameters:
             options["weights_only"] = self.weights_only
         try:
-            with self._stops.watch():
-                return method(self.module, datamodule=self.data, **options)
+            return method(self.module, datamodule=self.data, **options)
         except Stopped as stopped:
             if stopped.reason == "preempted" and self.trainer.is_global_zero:
-                requeue()
+                logger.info(requeue() or "SLURM was asked to start this job again.")
             raise
-
-
-class RunStatus(pl.Callback):
-    """Tells the registry how a run ended, before Lightning closes its loggers.
-
-    Args:
-        registry: The run's logger.
-    """
-
-    def __init__(self, registry: RegistryLogger) -> None:
-        self.registry = registry
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Record the error, and whether it was the user who stopped."""
-        if isinstance(exception, Stopped):
-            self.registry.outcome = exception.reason
-            return
-        stopped = isinstance(exception, KeyboardInterrupt)
-        self.registry.outcome = "interrupted" if stopped else "failed"
-        self.registry.error = "".join(traceback.format_exception(exception))
-
-
-def is_unasked(entry: Any) -> bool:
-    """Whether Lightning made this logger because none was given."""
-    if type(entry) is CSVLogger:
-        return True
-    return type(entry) is TensorBoardLogger and entry.name == "lightning_logs"
-
-
-def callbacks_of(trainer: pl.Trainer) -> list[Any]:
-    """The trainer's own list of callbacks, in the order in which they are called."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks
-
-
-def connect_run_dir(trainer: pl.Trainer, run_dir: Path, settings: Settings) -> None:
-    """Send what a trainer writes into the run's directory.
-
-    Args:
-        trainer: Made by the user or from a configuration.
-        run_dir: The run's directory.
-        settings: Which savers and callbacks to add.
-    """
-    folder = run_dir / "checkpoints"
-    trainer._default_root_dir = str(run_dir)  # type: ignore[attr-defined]
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-    callbacks = callbacks_of(trainer)
-    for saver in callbacks:
-        if isinstance(saver, ModelCheckpoint):
-            if saver.dirpath is not None and Path(saver.dirpath) != folder:
-                logger.warning(f"Checkpoints go to {folder} instead of {saver.dirpath}.")
-            saver.dirpath = str(folder)
-    if settings.default_callbacks.get("logging", True) and not any(
-        isinstance(entry, LoggingCallback) for entry in callbacks
-    ):
-        first_saver = [i for i, entry in enumerate(callbacks) if isinstance(entry, Checkpoint)]
-        callbacks.insert(first_saver[0] if first_saver else len(callbacks), LoggingCallback())
+        except Exception as error:
+            if not self.trainer.is_global_zero and self.run_dir is not None:
+                leave_failed(self.run_dir, error)
+            raise

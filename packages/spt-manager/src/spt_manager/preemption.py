@@ -1,18 +1,16 @@
-"""Stopping on a signal: the handler sets a flag, the ranks agree, the scheduler is told once."""
+"""Stopping on a signal: the handler sets a flag, and the ranks agree between two batches."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-from loguru import logger
 
 from spt_manager.resume.ranks import Ranks
 
@@ -27,14 +25,16 @@ class Stopped(SystemExit):
     """A run was asked to stop, and did so with a checkpoint.
 
     A program that does not catch it ends with the exit code 75 (``EX_TEMPFAIL``: try again) when
-    it was preempted, and 130 when it was interrupted from the keyboard.
+    it was preempted, and 130 when it was interrupted from the keyboard. Ranks other than 0 end with
+    0: launchers take any other code of a single rank for a crash and kill the rest.
 
     Args:
         reason: The run's status from now on.
+        rank: Rank of this process.
     """
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(EXIT_CODES[reason])
+    def __init__(self, reason: Reason, rank: int = 0) -> None:
+        super().__init__(EXIT_CODES[reason] if rank == 0 else 0)
         self.reason: Reason = reason
 
     def __str__(self) -> str:
@@ -50,6 +50,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
+        self._pid = os.getpid()
 
     @contextmanager
     def watch(self) -> Iterator[StopRequests]:
@@ -57,7 +58,7 @@ class StopRequests:
         if threading.current_thread() is not threading.main_thread():
             yield self  # Python lets only the main thread handle signals
             return
-        self.reason = None
+        self.reason, self._pid = None, os.getpid()
         before = {each: signal.getsignal(each) for each in (*SIGNALS, signal.SIGINT)}
         for each in SIGNALS:
             signal.signal(each, self._preempted)
@@ -69,10 +70,14 @@ class StopRequests:
                 signal.signal(each, handler)
 
     def _preempted(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked child dies of the signal as if we were not here
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.reason = "preempted"
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self.reason is not None:
+        if self.reason is not None or os.getpid() != self._pid:
             raise KeyboardInterrupt
         self.reason = "interrupted"
 
@@ -89,25 +94,3 @@ class OurSignals(_SignalConnector):
     def register_signal_handlers(self) -> None:
         """Register nothing."""
         self.received_sigterm = False
-
-
-def requeue(environ: Mapping[str, str] | None = None) -> bool:
-    """Ask SLURM to start this job again; ``False`` if there is no job or it was refused."""
-    environ = os.environ if environ is None else environ
-    job = environ.get("SLURM_JOB_ID")
-    if not job:
-        return False
-    task, array = environ.get("SLURM_ARRAY_TASK_ID"), environ.get("SLURM_ARRAY_JOB_ID")
-    name = f"{array}_{task}" if array and task else job
-    try:
-        found = subprocess.run(
-            ["scontrol", "requeue", name], capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        logger.error(f"`scontrol requeue {name}` failed: {error}. Submit the job again.")
-        return False
-    if found.returncode != 0:
-        logger.error(f"`scontrol requeue {name}` failed: {found.stderr.strip()}.")
-        return False
-    logger.info(f"SLURM was asked to start job {name} again.")
-    return True

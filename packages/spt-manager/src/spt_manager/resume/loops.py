@@ -9,7 +9,8 @@ everything else is put back.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import lightning as pl
@@ -17,7 +18,9 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from torch import Tensor
 
+from spt_manager.resume.generators import starting_from
 from spt_manager.resume.loaders import fast_forward, load_states, put_ahead
 from spt_manager.resume.rng import rng_state, same_rng_state, set_rng_state
 from spt_manager.resume.state import ExactState, Point
@@ -51,7 +54,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
         if standing == "epoch":
             self.fit_loop.start_loaders_again(data_fetcher)
         elif standing is None and self.trainer.current_epoch > 0:
-            self.state.epoch_rng = rng_state()
+            self.state.loaders_start(data_fetcher.combined_loader)
         super().on_run_start(data_fetcher)
         if standing is not None:
             self._go_on(standing, data_fetcher)
@@ -90,6 +93,8 @@ class ExactFitLoop(_FitLoop):
     standing: Standing | None = None
     _resumed_rng: dict[str, Any] | None = None
     _started_rng: dict[str, Any] | None = None
+    _resumed_generators: Sequence[Tensor] = ()
+    _starting: ExitStack
 
     def run(self) -> None:
         """Run; what was loaded holds for this run alone."""
@@ -119,9 +124,16 @@ class ExactFitLoop(_FitLoop):
 
     def setup_data(self) -> None:
         """Make the loaders; on resume start them from their random state and move them on."""
-        before = self._data_fetcher
-        super().setup_data()
-        if self._data_fetcher is before or self.standing in (None, "elsewhere"):
+        before, rng = self._data_fetcher, rng_state()
+        if self.standing not in (None, "elsewhere") and self.state.loaded is not None:
+            rng = self.state.loaded["data_rng"]
+            set_rng_state(rng)
+        with ExitStack() as self._starting:
+            super().setup_data()
+        if self._data_fetcher is before:
+            return
+        self.state.data_rng = rng
+        if self.standing in (None, "elsewhere"):
             return
         if self.standing == "epoch":
             self._started_rng = rng_state()
@@ -135,11 +147,16 @@ class ExactFitLoop(_FitLoop):
         load_states(self._combined_loader, self._combined_loader_states_to_load)
         loaded = self.state.loaded
         if self.standing is None or loaded is None:
-            self.state.epoch_rng = rng_state()
+            self.state.loaders_start(self._combined_loader)
             return
+        epoch: Any = self.epoch_progress.current
         for loader in self._combined_loader.flattened:
-            _set_sampler_epoch(loader, self.epoch_progress.current.processed)
-        self._resumed_rng = loaded["rng"] if self.standing == "epoch" else loaded["epoch_rng"]
+            _set_sampler_epoch(loader, epoch.processed)
+        between = self.standing == "epoch"
+        self._resumed_rng = loaded["rng" if between else "epoch_rng"]
+        self._resumed_generators = loaded["generators" if between else "epoch_generators"]
+        start = starting_from(self._combined_loader, self._resumed_generators)
+        self._starting.enter_context(start)
         set_rng_state(self._resumed_rng)
 
     def on_run_start(self) -> None:
@@ -150,8 +167,8 @@ class ExactFitLoop(_FitLoop):
 
     def start_loaders_again(self, data_fetcher: Any) -> None:
         """Start the resumed epoch's loaders where the run itself does: after the epoch's hooks."""
-        now, self.state.epoch_rng = rng_state(), rng_state()
-        started, before = self._started_rng, self._resumed_rng
+        now, started, before = rng_state(), self._started_rng, self._resumed_rng
+        self.state.epoch_rng, self.state.epoch_generators = now, list(self._resumed_generators)
         if started is None or before is None:
             return
         if same_rng_state(before, now):  # the hooks drew nothing, so they are as they would be
@@ -159,7 +176,8 @@ class ExactFitLoop(_FitLoop):
             return
         assert self._combined_loader is not None
         load_states(self._combined_loader, self._combined_loader_states_to_load)
-        iter(data_fetcher)
+        with starting_from(self._combined_loader, self._resumed_generators):
+            iter(data_fetcher)
 
     def on_advance_end(self) -> None:
         """End the epoch, then say that it is done."""

@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import lightning as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from loguru import logger
 from spt_registry import RegistryLogger
+from torch import Tensor
 
 from spt_manager.resume.counters import restore_running_counts, running_counts
+from spt_manager.resume.generators import generator_states
 from spt_manager.resume.loaders import fetched_ahead
 from spt_manager.resume.logged import (
     restore_results,
@@ -43,6 +46,8 @@ class ExactState(pl.Callback):
         loaded: What the checkpoint held for this rank, until it has been put back.
         loaded_point: Its ``point``.
         epoch_rng: The random state from which the loaders of this epoch were started.
+        epoch_generators: That of the generators which the loaders own.
+        data_rng: The random state in which the loaders were made.
     """
 
     def __init__(self, metrics_file: Path | None = None) -> None:
@@ -51,6 +56,8 @@ class ExactState(pl.Callback):
         self.loaded: dict[str, Any] | None = None
         self.loaded_point: Point | None = None
         self.epoch_rng: dict[str, Any] | None = None
+        self.epoch_generators: list[Tensor] = []
+        self.data_rng: dict[str, Any] | None = None
         self.frozen: dict[str, Any] | None = None
         self._ranks: Ranks | None = None
 
@@ -69,6 +76,10 @@ class ExactState(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Meet the other ranks."""
         self._ranks = Ranks()
+
+    def loaders_start(self, combined: CombinedLoader | None) -> None:
+        """Keep the random state from which the loaders of an epoch start."""
+        self.epoch_rng, self.epoch_generators = rng_state(), generator_states(combined)
 
     def before_validation(self, trainer: pl.Trainer) -> None:
         """Keep what validation will change, for a stop in the middle of it."""
@@ -89,6 +100,9 @@ class ExactState(pl.Callback):
         own = {
             **own,
             "epoch_rng": self.epoch_rng,
+            "epoch_generators": self.epoch_generators,
+            "generators": generator_states(loader),
+            "data_rng": self.data_rng,
             "queues": queue_rows(trainer),
             "ahead": fetched_ahead(trainer.fit_loop._data_fetcher, loader),
             "loaders": loader._state_dicts() if loader is not None and self.ranks.world > 1 else [],
@@ -150,4 +164,5 @@ class ExactState(pl.Callback):
         restore_shown_metrics(trainer, loaded["shown"])
         restore_queue_rows(trainer, loaded["queues"])
         self.epoch_rng = loaded["epoch_rng"]
+        self.epoch_generators = loaded["epoch_generators"]
         set_rng_state(loaded["rng"])

@@ -1,0 +1,100 @@
+"""A program of two ranks, which Lightning starts; `test_distributed.py` runs it.
+
+Usage: python ddp_program.py FOLDER TASK
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import lightning as pl
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import test_exact_resume as parts
+from spt_manager import Stopped
+from spt_manager import set as set_config
+
+DDP = {"strategy": "ddp", "devices": 2}
+
+
+class SignalRank(parts.SignalAt):
+    """A signal that one rank gets and the other does not."""
+
+    def __init__(self, rank, hook, count):
+        super().__init__(hook, count, signal.SIGUSR1)
+        self.rank = rank
+
+    def _tick(self, hook, trainer):
+        if trainer.global_rank == self.rank:
+            super()._tick(hook, trainer)
+
+
+class FailOn(pl.Callback):
+    def __init__(self, rank, batch):
+        self.rank, self.batch = rank, batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and batch_idx == self.batch:
+            note("failed", time.time())
+            raise RuntimeError(f"planned failure of rank {self.rank}")
+
+
+def resume(kinds):
+    """Stop at chosen batches by a signal to either rank, go on, and compare with a whole run."""
+    for kind in kinds:
+        whole = parts.start(kind, **DDP)
+        whole()
+        expected = parts.outcome(whole)
+        for rank, hook, batch in [
+            (0, "train", 0),
+            (1, "train", 1),
+            (0, "train", 2),
+            (1, "validation", 1),
+        ]:
+            first = parts.start(
+                kind, SignalRank(rank, hook, batch), run_id=f"{kind}{batch}{hook}", **DDP
+            )
+            with pytest.raises(Stopped) as stopped:
+                first()
+            assert stopped.value.code == (75 if whole.trainer.global_rank == 0 else 0)
+            again = parts.start(kind, run_id=f"{kind}{batch}{hook}", **DDP)
+            again()
+            assert again.run_dir == first.run_dir
+            parts.assert_same(expected, parts.outcome(again), f"{kind}/{batch}/{hook}")
+    note(whole.trainer.global_rank, str(whole.run_dir))
+
+
+def fail(rank):
+    run = parts.start("plain", FailOn(rank, 1), **DDP)
+    try:
+        run()
+    finally:
+        note(run.trainer.global_rank, str(run.run_dir))
+
+
+def preempt():
+    run = parts.start("plain", SignalRank(1, "train", 1), **DDP)
+    note("before", os.environ.get("LOCAL_RANK", "0"))
+    run()
+
+
+def note(name, text):
+    Path(sys.argv[1], f"note-{name}").write_text(json.dumps(text))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    set_config(cache_dir=str(Path(sys.argv[1]) / "cache"), default_callbacks={"env_dump": False})
+    task = sys.argv[2]
+    if task == "resume":
+        resume(["plain", "stateful"])
+    elif task == "preempt":
+        preempt()
+    else:
+        fail(int(task[-1]))
