@@ -186,6 +186,7 @@ def test_a_gpu_transform_on_the_module_is_refused(tmp_path):
         ({"forward": "nope"}, ValueError, "no forward function at 'nope'"),
         ({"optim": 3}, TypeError, "`optim` must be a name"),
         ({"optim": {"lr": 1}}, ValueError, "must have the key 'optimizer'"),
+        ({"optim": {"a": {"lr": 1}}}, ValueError, "'a' must have the key 'optimizer'"),
         ({"optim": {"optimizer": "SGD", "intervall": "step"}}, ValueError, "intervall"),
         ({"optim": {"optimizer": "SGD", "interval": "batch"}}, ValueError, "'step' or 'epoch'"),
     ],

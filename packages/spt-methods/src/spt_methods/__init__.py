@@ -5,4 +5,6 @@ from spt_methods import forward as forward
 from spt_methods import methods as methods
 from spt_methods.module import MissingLossError as MissingLossError
 from spt_methods.module import Module as Module
+from spt_methods.module import NonFiniteLossError as NonFiniteLossError
+from spt_methods.schedule import Schedule as Schedule
 from spt_methods.views import views_of as views_of

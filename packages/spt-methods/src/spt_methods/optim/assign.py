@@ -1,0 +1,152 @@
+"""Which optimizer takes which parameter, and in which group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spt_optim import layer_decay_groups, parameter_kinds
+from torch import Tensor, nn
+
+from spt_methods.optim.grammar import Entry
+
+Named = dict[str, Tensor]
+
+
+def assign(
+    module: nn.Module, patterns: Mapping[str, str | None], frozen: str | None
+) -> dict[str, Named]:
+    r"""The trainable parameters of each optimizer, by name.
+
+    A pattern names a subtree: it must match the whole path of a module (or parameter), as
+    ``encoder`` or ``heads\..*``; the subtree nearest to a parameter takes it.
+
+    Args:
+        module: Whose parameters.
+        patterns: A regular expression for each optimizer; ``None`` takes what is left.
+        frozen: What no optimizer takes.
+
+    Raises:
+        ValueError: If a parameter belongs to no optimizer or to two, or an optimizer has none.
+    """
+    found: dict[str, Named] = {name: {} for name in patterns}
+    rest = next((name for name, pattern in patterns.items() if pattern is None), None)
+    chosen = {name: pattern for name, pattern in patterns.items() if pattern is not None}
+    if frozen is not None:
+        chosen["frozen"], found["frozen"] = frozen, {}
+    stray = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner = owner_of(name, chosen) or rest
+        if owner is None:
+            stray.append(name)
+        else:
+            found[owner][name] = parameter
+    if stray:
+        raise ValueError(
+            f"No optimizer takes {len(stray)} parameters, among them {stray[:5]}. Give one of them "
+            "no `modules`, so that it takes the rest, or name them under 'frozen'."
+        )
+    empty = [name for name, parameters in found.items() if not parameters and name != "frozen"]
+    if empty:
+        raise ValueError(
+            f"The optimizers {empty} have no trainable parameter; their `modules` are "
+            f"{[patterns[name] for name in empty]}, the module's parts are "
+            f"{[name for name, _ in module.named_children()]}."
+        )
+    return {name: found[name] for name in patterns}
+
+
+def owner_of(name: str, patterns: Mapping[str, str]) -> str | None:
+    r"""The pattern whose subtree is nearest to a parameter.
+
+    Raises:
+        ValueError: If two name the same subtree.
+
+    Example:
+        >>> owner_of("encoder2.weight", {"a": "encoder", "b": "encoder.*"})
+        'b'
+        >>> owner_of("heads.dino.weight", {"a": "heads", "b": r"heads\.dino"})
+        'b'
+    """
+    depths = {key: _depth(name, pattern) for key, pattern in patterns.items()}
+    deepest = max(depths.values(), default=0)
+    owners = [key for key, depth in depths.items() if depth == deepest]
+    if deepest == 0:
+        return None
+    if len(owners) > 1:
+        raise ValueError(
+            f"The optimizers {owners} both take {name!r}: their `modules` name the same subtree. "
+            "Make one more specific, or leave it out to take the rest."
+        )
+    return owners[0]
+
+
+def _depth(name: str, pattern: str) -> int:
+    """Components of the shortest leading path that the pattern matches whole; 0 if none."""
+    for depth, path in enumerate(_paths(name), start=1):
+        if re.fullmatch(pattern, path):
+            return depth
+    return 0
+
+
+def _paths(name: str) -> Iterator[str]:
+    """``a``, ``a.b``, ``a.b.c``."""
+    parts = name.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def groups_of(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
+    """An optimizer's parameter groups: layer-wise rates first, then what ``groups`` names.
+
+    Raises:
+        ValueError: If layer-wise decay lacks a rate, or a group names nothing.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
+    if entry.layer_decay is not None:
+        groups = _layerwise(module, parameters, entry)
+    kinds = parameter_kinds(module)
+    for key, options in entry.groups.items():
+        ids = {
+            id(p) for name, p in parameters.items() if kinds.get(name) == key or _depth(name, key)
+        }
+        if not ids:
+            raise ValueError(
+                f"The group {key!r} of `groups` names no parameter; give a kind ('norm', 'bias', "
+                "'position', 'token') or a regular expression for names."
+            )
+        groups = [part for group in groups for part in _split(group, ids, dict(options))]
+    return groups
+
+
+def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
+    config = entry.optimizer if isinstance(entry.optimizer, Mapping) else {}
+    if "lr" not in config:
+        raise ValueError(
+            "`layer_decay` needs the rate: give `optimizer` as a mapping with `type` and `lr`."
+        )
+    wanted = {id(p) for p in parameters.values()}
+    found = layer_decay_groups(
+        module,
+        config["lr"],
+        entry.layer_decay or 1.0,
+        config.get("weight_decay", 0.0),
+        patch_embed_factor=entry.patch_embed_factor,
+    )
+    groups = []
+    for group in found:
+        mine = [p for p in group["params"] if id(p) in wanted]
+        if mine:
+            groups.append(
+                {"params": mine, "lr": group["lr"], "weight_decay": group["weight_decay"]}
+            )
+    return groups
+
+
+def _split(group: dict[str, Any], ids: set[int], options: dict[str, Any]) -> list[dict[str, Any]]:
+    inside = [p for p in group["params"] if id(p) in ids]
+    outside = [p for p in group["params"] if id(p) not in ids]
+    parts = [{**group, "params": outside}] if outside else []
+    return [*parts, {**group, **options, "params": inside}] if inside else parts

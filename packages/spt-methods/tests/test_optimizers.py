@@ -1,0 +1,404 @@
+"""Several optimizers, groups, schedules of values: rhythm, clipping, leftovers, precision."""
+
+import contextlib
+import math
+
+import lightning as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import MixedPrecision
+from spt_methods import Module, NonFiniteLossError
+from spt_methods.optim.assign import assign
+from spt_methods.optim.values import clip
+from spt_methods.schedule import Schedule, as_schedule
+from torch import nn
+from torch.utils.data import DataLoader
+
+SGD = {"type": "SGD", "lr": 0.1}
+CONSTANT = {"optimizer": SGD, "scheduler": None}
+
+
+def forward(self, batch, stage):
+    x = batch["x"].to(self.head.weight.dtype)
+    out = self.head(torch.tanh(self.backbone(x)))
+    loss = (out.sum(1) - x[:, 0]).square().mean()
+    if stage == "validate":
+        self.log("val_loss", loss)
+    return {"embedding": out, "loss": loss}
+
+
+def make(optim, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return Module(
+        forward=forward, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), optim=optim, **kwargs
+    )
+
+
+def rows(n=12):
+    return [{"x": r} for r in torch.randn(n, 4, generator=torch.Generator().manual_seed(0))]
+
+
+def fit(module, tmp_path, n=12, batch_size=2, val=False, ckpt_path=None, **kwargs):
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **{"max_epochs": 2, "enable_checkpointing": False, **kwargs},
+    )  # fmt: skip
+    loader = DataLoader(rows(n), batch_size=batch_size)
+    trainer.fit(module, loader, loader if val else None, ckpt_path=ckpt_path)
+    return trainer
+
+
+def two(first=None, second=None):
+    return {
+        "encoder": {"modules": "backbone", **CONSTANT, **(first or {})},
+        "rest": {**CONSTANT, **(second or {})},
+    }
+
+
+def close(a, b, **kwargs):
+    for name, value in a.state_dict().items():
+        torch.testing.assert_close(value, b.state_dict()[name], msg=name, **kwargs)
+
+
+def test_two_optimizers_of_equal_settings_are_one(tmp_path):
+    one, several = make(CONSTANT), make(two())
+    trainer = fit(one, tmp_path)
+    assert fit(several, tmp_path).global_step == trainer.global_step == 12
+    close(one, several)
+    assert several.automatic_optimization is False
+
+
+@pytest.mark.parametrize("optim", [CONSTANT, two()], ids=["one", "several"])
+@pytest.mark.parametrize("clip_val", [None, 0.05])
+def test_accumulation_with_leftovers_averages_what_there_is(tmp_path, optim, clip_val):
+    """10 rows in batches of 2, 4 batches a step: windows of 8 and 2 rows."""
+    module = make(optim)
+    trainer = fit(
+        module, tmp_path, n=10, max_epochs=2, accumulate_grad_batches=4,
+        gradient_clip_val=clip_val,
+    )  # fmt: skip
+    assert trainer.global_step == 4
+    assert trainer.estimated_stepping_batches == 4
+    expected = make(CONSTANT)
+    parts = [[expected.backbone], [expected.head]] if len(optim) == 2 and "rest" in optim else [
+        [expected.backbone, expected.head]
+    ]  # fmt: skip
+    optimizers = [
+        torch.optim.SGD([p for m in part for p in m.parameters()], lr=0.1) for part in parts
+    ]
+    data = torch.stack([r["x"] for r in rows(10)])
+    for _ in range(2):
+        for window in (data[:8], data[8:]):
+            expected({"x": window}, "fit")["loss"].backward()
+            for optimizer in optimizers:
+                if clip_val:
+                    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_val)
+                optimizer.step()
+                optimizer.zero_grad()
+    close(module, expected)
+
+
+def test_each_optimizer_keeps_its_rhythm_schedule_and_clip(tmp_path):
+    optim = two(
+        {
+            "frequency": 2, "gradient_clip_val": 1e-3,
+            "scheduler": {"type": "CosineAnnealingLR"},
+        },
+        {"frequency": 3, "scheduler": {"type": "StepLR", "step_size": 1, "gamma": 0.5},
+         "interval": "epoch", "gradient_clip_val": 1e-3, "gradient_clip_algorithm": "value"},
+    )  # fmt: skip
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append((trainer.global_step, [s.steps for s in module._steppers.steppers]))
+
+    module = make(optim)
+    trainer = fit(module, tmp_path, n=14, callbacks=[Watch()])  # 7 batches an epoch
+    assert [step for step, _ in seen[:7]] == [0, 1, 1, 2, 2, 3, 4]  # the first one counts
+    assert [steps[1] for _, steps in seen[:7]] == [0, 0, 1, 1, 1, 2, 3]
+    assert trainer.estimated_stepping_batches == 8 == trainer.global_step
+    schedulers = [c.scheduler for c in trainer.lr_scheduler_configs]
+    assert schedulers[0].T_max == 8
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+    assert trainer.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.1 * 0.25)
+    fresh = make(optim)
+    moved = (module.head.bias - fresh.head.bias).abs().max()
+    assert moved <= 3 * 1e-4 + 3 * 5e-5 + 1e-7  # at most rate times clip in each step
+
+
+def test_max_steps_counts_the_first_optimizer(tmp_path):
+    trainer = fit(make(two({"frequency": 2})), tmp_path, max_epochs=-1, max_steps=5)
+    assert trainer.global_step == 5
+
+
+@pytest.mark.parametrize("optim", [CONSTANT, two()], ids=["one", "several"])
+def test_a_plateau_follows_validation_under_any_number_of_optimizers(tmp_path, optim):
+    plateau = {
+        "scheduler": {"type": "ReduceLROnPlateau", "patience": 0, "factor": 0.1, "threshold": 1e9},
+        "monitor": "val_loss",
+    }
+    optim = (
+        {**optim, **plateau}
+        if "optimizer" in optim
+        else {"a": {**optim["encoder"], **plateau}, "b": optim["rest"]}
+    )
+    trainer = fit(make(optim), tmp_path, val=True, max_epochs=3)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 1e-3)
+
+
+def test_a_plateau_names_the_metric_it_misses(tmp_path):
+    optim = two({"scheduler": "ReduceLROnPlateau", "monitor": "eval/acc"})
+    with pytest.raises(ValueError, match=r"follows 'eval/acc', which was not logged; there are \["):
+        fit(make(optim), tmp_path)
+
+
+@pytest.mark.parametrize("optim", [CONSTANT, two()], ids=["one", "several"])
+def test_fp16_scaling_and_clipping_act_on_true_gradients(tmp_path, optim):
+    """A scaled loss, a clip: the step is that of full precision, even as the scale changes."""
+
+    def run(**kwargs):
+        module = make(optim).double()
+        fit(module, tmp_path, gradient_clip_val=0.01, accumulate_grad_batches=2, **kwargs)
+        return module
+
+    class Scaled(MixedPrecision):
+        def forward_context(self):  # the scaling alone, without half precision
+            return contextlib.nullcontext()
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=1)
+    scaled = run(plugins=[Scaled("16-mixed", "cpu", scaler)])
+    close(scaled, run(), rtol=1e-7, atol=1e-9)
+    assert scaler.get_scale() > 2.0**16  # it has grown in every step
+
+
+def test_parameters_are_given_by_subtree_and_the_nearest_wins():
+    net = nn.ModuleDict(
+        {"encoder": nn.Linear(1, 1), "encoder2": nn.Linear(1, 1),
+         "heads": nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)})}
+    )  # fmt: skip
+    taken = assign(net, {"x": "encoder", "y": "heads", "z": r"heads\.b", "rest": None}, None)
+    assert {key: sorted(value) for key, value in taken.items()} == {
+        "x": ["encoder.bias", "encoder.weight"],  # not `encoder2`
+        "y": ["heads.a.bias", "heads.a.weight"],
+        "z": ["heads.b.bias", "heads.b.weight"],
+        "rest": ["encoder2.bias", "encoder2.weight"],
+    }
+    with pytest.raises(
+        ValueError, match=r"No optimizer takes 2 parameters, among them \['encoder2"
+    ):
+        assign(net, {"x": "encoder|heads"}, None)
+    assert "encoder2.bias" not in assign(net, {"x": "encoder|heads"}, "encoder2")["x"]
+    with pytest.raises(ValueError, match=r"\['x', 'y'\] both take 'encoder.weight'"):
+        assign(net, {"x": "encoder", "y": "enc.*"}, None)
+    with pytest.raises(ValueError, match=r"The optimizers \['y'\] have no trainable parameter"):
+        assign(net, {"x": ".*", "y": "decoder"}, None)
+
+
+def test_an_untaken_parameter_stops_the_run(tmp_path):
+    optim = {"a": {"modules": "backbone", **CONSTANT}}
+    with pytest.raises(ValueError, match="No optimizer takes 2 parameters, among them"):
+        fit(make(optim), tmp_path)
+    fit(make({**optim, "frozen": "head"}), tmp_path)
+
+
+def test_groups_by_kind_and_by_name(tmp_path):
+    optim = {
+        "optimizer": {"type": "AdamW", "lr": 1.0, "weight_decay": 0.1},
+        "scheduler": None,
+        "groups": {"bias": {"weight_decay": 0.0}, "head": {"lr": 0.5}},
+    }
+    module = make(optim)
+    groups = fit(module, tmp_path, max_steps=1).optimizers[0].param_groups
+    found = {
+        name: (g["lr"], g["weight_decay"])
+        for g in groups
+        for name, p in module.named_parameters()
+        if any(p is q for q in g["params"])
+    }
+    assert found == {
+        "backbone.weight": (1.0, 0.1), "backbone.bias": (1.0, 0.0),
+        "head.weight": (0.5, 0.1), "head.bias": (0.5, 0.0),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="The group 'token' of `groups` names no parameter"):
+        fit(make({**optim, "groups": {"token": {"lr": 0.1}}}), tmp_path)
+
+
+def test_layer_decay_and_what_takes_no_decay(tmp_path):
+    import timm
+
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, num_classes=0, depth=2, embed_dim=12, num_heads=2
+    )
+
+    def loss_of(self, batch, stage):
+        return {"loss": self.vit(batch["x"].new_ones(1, 3, 16, 16)).sum()}
+
+    adam = {"type": "AdamW", "lr": 1.0, "weight_decay": 0.05}
+    optim = {"optimizer": adam, "scheduler": None, "layer_decay": 0.5, "patch_embed_factor": 0.2}
+    module = Module(forward=loss_of, vit=vit, optim=optim)
+    groups = fit(module, tmp_path, max_steps=1).optimizers[0].param_groups
+    rate = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    named = dict(vit.named_parameters())
+    assert rate[id(named["blocks.1.attn.qkv.weight"])] == (0.5, 0.05)
+    assert rate[id(named["blocks.0.attn.qkv.weight"])] == (0.25, 0.05)
+    assert rate[id(named["patch_embed.proj.weight"])] == (pytest.approx(0.125 * 0.2), 0.05)
+    assert rate[id(named["pos_embed"])] == (0.125, 0.0)
+    assert rate[id(named["norm.weight"])] == (1.0, 0.0)
+    bare = {"optimizer": "AdamW", "layer_decay": 0.5}
+    with pytest.raises(ValueError, match="`layer_decay` needs the rate"):
+        fit(Module(forward=loss_of, vit=vit, optim=bare), tmp_path)
+    plain = {"optimizer": adam, "exclude_bias_norm": True}
+    groups = fit(Module(forward=loss_of, vit=vit, optim=plain), tmp_path, max_steps=1)
+    rate = {
+        id(p): g["weight_decay"] for g in groups.optimizers[0].param_groups for p in g["params"]
+    }
+    assert rate[id(named["cls_token"])] == 0.0
+    assert rate[id(named["blocks.0.mlp.fc1.weight"])] == 0.05
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_weight_decay_and_momentum_follow_the_optimizer_step(tmp_path, several):
+    entry = {
+        "optimizer": {"type": "AdamW", "lr": 0.1, "weight_decay": 0.04},
+        "scheduler": None,
+        "exclude_bias_norm": True,
+        "schedules": {"weight_decay": (0.04, 0.4), "momentum": Schedule(0.5, 0.9, "linear")},
+    }
+    optim = two(entry) if several else entry
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            groups = trainer.optimizers[0].param_groups
+            seen.append(([g["weight_decay"] for g in groups], groups[0]["betas"][0]))
+
+    trainer = fit(make(optim), tmp_path, accumulate_grad_batches=2, callbacks=[Watch()])
+    assert trainer.global_step == 6
+    for batch, (decays, momentum) in enumerate(seen):
+        step = (batch + 1) // 2 - 1
+        if step < 0:
+            continue
+        expected = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * step / 6))
+        assert decays == [pytest.approx(expected), 0.0]
+        assert momentum == pytest.approx(0.5 + 0.4 * step / 6)
+
+
+def test_a_resumed_run_of_several_ends_as_an_uninterrupted_one(tmp_path):
+    optim = two(
+        {"optimizer": {"type": "AdamW", "lr": 0.1, "weight_decay": 0.1}, "frequency": 2,
+         "scheduler": "CosineAnnealingLR", "schedules": {"weight_decay": (0.1, 0.4)}},
+        {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}, "frequency": 3,
+         "scheduler": {"type": "StepLR", "step_size": 1}, "interval": "epoch"},
+    )  # fmt: skip
+
+    class Save(Checkpoint):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    whole, second = make(optim), make(optim, seed=1)
+    fit(whole, tmp_path, max_epochs=4, callbacks=[Save()], enable_checkpointing=True)
+    fit(second, tmp_path, max_epochs=4, ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_frequency_of_one_optimizer_is_the_trainers_accumulation(tmp_path):
+    one, other = make({**CONSTANT, "frequency": 3}), make(CONSTANT)
+    trainer = fit(one, tmp_path)
+    assert trainer.global_step == trainer.estimated_stepping_batches == 4
+    fit(other, tmp_path, accumulate_grad_batches=3)
+    close(one, other)
+    with pytest.raises(ValueError, match="is 3, the Trainer accumulates 2 batches"):
+        fit(make({**CONSTANT, "frequency": 3}), tmp_path, accumulate_grad_batches=2)
+
+
+def test_the_hook_after_backward_sees_gradients(tmp_path):
+    seen = []
+
+    class Own(Module):
+        def after_manual_backward(self):
+            seen.append(self.head.weight.grad is not None)
+
+    module = Own(forward=forward, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), optim=two())
+    fit(module, tmp_path, max_steps=2)
+    assert seen == [True, True]
+
+
+def test_learning_rates_are_logged_by_name(tmp_path):
+    metrics = fit(make(two()), tmp_path, log_every_n_steps=1).callback_metrics
+    assert {"hparams/lr_encoder", "hparams/lr_rest"} <= set(metrics)
+
+
+def test_clipping_per_parameter_is_dinos():
+    from pathlib import Path
+
+    import numpy as np
+
+    with np.load(Path(__file__).parent / "golden" / "dino_clip.npz") as file:
+        arrays = {k: torch.tensor(file[k]) for k in file.files}
+    for value in ("3.0", "0.3"):
+        names = [k.removeprefix("grad.") for k in arrays if k.startswith("grad.")]
+        parameters = []
+        for name in names:
+            parameter = nn.Parameter(torch.zeros_like(arrays[f"grad.{name}"]).double())
+            parameter.grad = arrays[f"grad.{name}"].double()
+            parameters.append(parameter)
+        clip([*parameters, nn.Parameter(torch.zeros(1))], float(value), "norm_per_parameter")
+        for name, parameter in zip(names, parameters, strict=True):
+            torch.testing.assert_close(
+                parameter.grad, arrays[f"clip{value}.{name}"].double(), rtol=0, atol=1e-7
+            )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(self, batch, stage):
+        return {"loss": self.backbone.weight.sum() * float("nan")}
+
+    module = make(CONSTANT)
+    module._bind(broken)
+    with pytest.raises(NonFiniteLossError, match="The loss is nan at step 0. Lower the learning"):
+        fit(module, tmp_path)
+    module.nonfinite_check_every = 0
+    fit(module, tmp_path, max_steps=1)
+
+
+def test_schedules_have_their_forms():
+    assert as_schedule((0.1, 0.2), "x") == Schedule(0.1, 0.2)
+    assert as_schedule(3, "x").at(5, 10) == 3.0
+    assert as_schedule({"start": 0, "end": 1, "shape": "linear"}, "x").at(5, 10) == 0.5
+    with pytest.raises(TypeError, match="The schedule of 'x' must be a Schedule"):
+        as_schedule("cosine", "x")
+    with pytest.raises(ValueError, match="`shape` must be one of"):
+        Schedule(0, 1, "square")
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind", "message"),
+    [
+        ({"a": CONSTANT, "b": CONSTANT}, ValueError, r"Only one optimizer may take the rest"),
+        ({"a": {**CONSTANT, "modules": "("}}, ValueError, r"`modules` of 'a', '\('"),
+        ({"a": CONSTANT, "b": 3}, ValueError, "or hold one mapping per optimizer"),
+        ({"a": CONSTANT, "frozen": 3}, TypeError, r"`optim\['frozen'\]` must be a regular"),
+        ({**CONSTANT, "frequency": 0}, ValueError, "`frequency` must be an integer >= 1, got 0"),
+        ({**CONSTANT, "gradient_clip_val": -1}, ValueError, "`gradient_clip_val` must be >= 0"),
+        ({**CONSTANT, "gradient_clip_algorithm": "max"}, ValueError, "got 'max'"),
+    ],
+)
+def test_wrong_grammar_is_named_at_once(optim, kind, message):
+    with pytest.raises(kind, match=message):
+        make(optim)
+
+
+def test_a_value_that_the_optimizer_lacks_is_named(tmp_path):
+    optim = {**CONSTANT, "schedules": {"eta": (0.0, 1.0)}}
+    with pytest.raises(ValueError, match="SGD has no 'eta' to schedule; it has"):
+        fit(make(optim), tmp_path)
+
+
+def test_positional_arguments_are_refused():
+    with pytest.raises(ValueError, match="takes its parts by name, got 1 positional"):
+        Module(nn.Linear(1, 1))
