@@ -201,6 +201,47 @@ def three_views(g: torch.Generator) -> list[Input]:
     return [Input(normal(g, 3, ROWS, WIDTH), 1)]
 
 
+class Beit(nn.Module):
+    """Tokens of all places."""
+
+    def forward(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        return sl.visual_token_loss(logits, tokens)
+
+
+def places(g: torch.Generator) -> list[Input]:
+    tokens = torch.arange(ROWS) % WIDTH
+    return [*rows(1)(g), Input(tokens, grad=False)]
+
+
+def prefixes(g: torch.Generator) -> list[Input]:
+    images = Input(normal(g, ROWS, 3, 4, 4), grad=False)
+    lengths = torch.tensor([1, 3, 2, 1, 1, 3, 2, 2])
+    return [Input(normal(g, ROWS, 4, 12)), images, Input(lengths, grad=False)]
+
+
+def mask_of_four(g: torch.Generator) -> Input:
+    return Input(pixels(g)[2].value.view(ROWS, 2, 2), grad=False)
+
+
+def both_images(g: torch.Generator) -> list[Input]:
+    images = [Input(normal(g, ROWS, 3, 4, 4), grad=grad) for grad in (True, False)]
+    return [*images, mask_of_four(g)]
+
+
+def gradients_of_cells(g: torch.Generator) -> list[Input]:
+    images = Input(normal(g, ROWS, 2, 8, 8), grad=False)
+    return [Input(normal(g, ROWS, 4, 24)), images, pixels(g)[2]]
+
+
+def aligned(predicted: Tensor, projected: Tensor, neighbours: Tensor) -> Tensor:
+    return sl.nna_loss(projected, neighbours, predicted)
+
+
+def three_and_two(g: torch.Generator) -> list[Input]:
+    constant = [Input(normal(g, 2, ROWS, WIDTH), 1, grad=False) for _ in range(2)]
+    return [*three_views(g), *constant]
+
+
 CASES = [
     Case("ntxent", lambda: sl.NTXEntLoss(0.5), rows(2)),
     Case("ntxent_chunked", lambda: sl.NTXEntLoss(0.5, chunk_size=3), rows(2)),
@@ -237,6 +278,16 @@ CASES = [
     Case("mae", pixel_error(), pixels),
     Case("mae_sum", pixel_error(reduction="sum"), pixels),
     Case("mae_cosine", pixel_error(loss_type="cosine", mask_only=False), pixels),
+    Case("simmim", lambda: sl.SimMIMLoss(), both_images),
+    Case("maskfeat", lambda: sl.MaskFeatLoss(patch_size=4, bins=3, cell=2), gradients_of_cells),
+    Case("data2vec", lambda: sl.Data2VecLoss(), rows(1, 1)),
+    Case("ijepa", lambda: sl.IJEPALoss(), tokens),
+    Case("vjepa", lambda: sl.VJEPALoss(), tokens),
+    Case("nepa", lambda: sl.NEPALoss(), tokens),
+    Case("aim", lambda: sl.AIMLoss(patch_size=2), prefixes),
+    Case("beit", lambda: Beit(), places),
+    Case("cmae", lambda: sl.CMAEContrastLoss(), rows(1, 1)),
+    Case("nna", lambda: aligned, three_and_two),
     Case("mae_smooth_l1", pixel_error(loss_type="smooth_l1", patch_normalize=False), pixels),
 ]
 

@@ -4,12 +4,21 @@ Values and gradients are those of the papers' formulas, in one process and on an
 """
 
 from spt_losses._distributed import gather_rows as gather_rows
+from spt_losses.aim import AIMLoss as AIMLoss
+from spt_losses.aim import aim_loss as aim_loss
 from spt_losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
 from spt_losses.barlow_twins import barlow_twins_loss as barlow_twins_loss
+from spt_losses.beit import BEiTLoss as BEiTLoss
+from spt_losses.beit import visual_token_loss as visual_token_loss
 from spt_losses.byol import BYOLLoss as BYOLLoss
 from spt_losses.byol import byol_loss as byol_loss
 from spt_losses.clip import CLIPLoss as CLIPLoss
 from spt_losses.clip import clip_loss as clip_loss
+from spt_losses.cmae import CMAEContrastLoss as CMAEContrastLoss
+from spt_losses.cmae import cmae_contrast_loss as cmae_contrast_loss
+from spt_losses.data2vec import Data2VecLoss as Data2VecLoss
+from spt_losses.data2vec import data2vec_loss as data2vec_loss
+from spt_losses.data2vec import data2vec_targets as data2vec_targets
 from spt_losses.dcl import DCLLoss as DCLLoss
 from spt_losses.dcl import dcl_loss as dcl_loss
 from spt_losses.dino import DINOv1Loss as DINOv1Loss
@@ -18,8 +27,12 @@ from spt_losses.dinov2 import DINOv2Loss as DINOv2Loss
 from spt_losses.feature_queue import FeatureQueue as FeatureQueue
 from spt_losses.gram import GramLoss as GramLoss
 from spt_losses.gram import gram_loss as gram_loss
+from spt_losses.hog import hog as hog
 from spt_losses.ibot import ibot_patch_loss as ibot_patch_loss
 from spt_losses.ibot import iBOTPatchLoss as iBOTPatchLoss
+from spt_losses.ijepa import IJEPALoss as IJEPALoss
+from spt_losses.ijepa import ijepa_loss as ijepa_loss
+from spt_losses.ijepa import ijepa_targets as ijepa_targets
 from spt_losses.info_nce import InfoNCELoss as InfoNCELoss
 from spt_losses.info_nce import info_nce_loss as info_nce_loss
 from spt_losses.koleo import KoLeoLoss as KoLeoLoss
@@ -31,6 +44,9 @@ from spt_losses.mae import MAELoss as MAELoss
 from spt_losses.mae import mae as mae
 from spt_losses.mae import patch_pixels as patch_pixels
 from spt_losses.mae import standardize_patches as standardize_patches
+from spt_losses.maskfeat import MaskFeatLoss as MaskFeatLoss
+from spt_losses.maskfeat import hog_targets as hog_targets
+from spt_losses.maskfeat import maskfeat_loss as maskfeat_loss
 from spt_losses.memory_bank import MemoryBank as MemoryBank
 from spt_losses.moco import MoCoLoss as MoCoLoss
 from spt_losses.moco import moco_loss as moco_loss
@@ -40,6 +56,10 @@ from spt_losses.msn import MSNLoss as MSNLoss
 from spt_losses.msn import msn_loss as msn_loss
 from spt_losses.negative_cosine import NegativeCosineSimilarity as NegativeCosineSimilarity
 from spt_losses.negative_cosine import negative_cosine_similarity as negative_cosine_similarity
+from spt_losses.nepa import NEPALoss as NEPALoss
+from spt_losses.nepa import nepa_loss as nepa_loss
+from spt_losses.nna import NNALoss as NNALoss
+from spt_losses.nna import nna_loss as nna_loss
 from spt_losses.nnclr import NNCLRLoss as NNCLRLoss
 from spt_losses.nnclr import nearest_rows as nearest_rows
 from spt_losses.nnclr import nnclr_loss as nnclr_loss
@@ -54,6 +74,8 @@ from spt_losses.sigreg import EppsPulley as EppsPulley
 from spt_losses.sigreg import SlicedEppsPulley as SlicedEppsPulley
 from spt_losses.sigreg import epps_pulley as epps_pulley
 from spt_losses.sigreg import sigreg_loss as sigreg_loss
+from spt_losses.simmim import SimMIMLoss as SimMIMLoss
+from spt_losses.simmim import simmim_loss as simmim_loss
 from spt_losses.simsiam import SimSiamLoss as SimSiamLoss
 from spt_losses.simsiam import simsiam_loss as simsiam_loss
 from spt_losses.sinkhorn import sinkhorn_knopp as sinkhorn_knopp
@@ -68,6 +90,8 @@ from spt_losses.vicreg import VICRegLoss as VICRegLoss
 from spt_losses.vicreg import vicreg_loss as vicreg_loss
 from spt_losses.vicregl import VICRegLLoss as VICRegLLoss
 from spt_losses.vicregl import vicregl_loss as vicregl_loss
+from spt_losses.vjepa import VJEPALoss as VJEPALoss
+from spt_losses.vjepa import vjepa_loss as vjepa_loss
 from spt_losses.wmse import WMSELoss as WMSELoss
 from spt_losses.wmse import whiten as whiten
 from spt_losses.wmse import wmse_loss as wmse_loss

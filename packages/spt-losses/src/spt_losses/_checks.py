@@ -152,7 +152,7 @@ def check_targets(name: str, targets: Tensor, *, rows: int, classes: int) -> Non
         raise TypeError(f"`{name}` must be of dtype torch.int64, got {targets.dtype}.")
     if targets.shape != (rows,):
         raise ValueError(f"`{name}` must have shape ({rows},), got {tuple(targets.shape)}.")
-    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+    if targets.device.type != "cpu" or torch.compiler.is_compiling() or not rows:
         return
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:

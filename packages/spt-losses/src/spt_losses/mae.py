@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spt_losses._checks import check_count, check_dims, check_same_shape
-from spt_losses._distributed import sum_over_ranks, world_size
+from spt_losses._distributed import world_size
+from spt_losses._masked import masked_mean
 from spt_losses._numerics import cosine, no_autocast, widen
 
 PatchLoss = Callable[[Tensor, Tensor], Tensor]
@@ -75,19 +76,7 @@ def mae(target: Tensor, pred: Tensor, mask: Tensor, norm_pix_loss: bool = False)
         goal = widen(target.detach())
         goal = standardize_patches(goal) if norm_pix_loss else goal
         error = (widen(pred) - goal).square().mean(-1)
-        return _masked_mean(error, mask)
-
-
-def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``error`` ``(N, L)`` where ``mask`` is 1, over all ranks, without asking the device."""
-    if mask.shape != error.shape:
-        raise ValueError(
-            f"`mask` must have shape {tuple(error.shape)}, one number per patch, got "
-            f"{tuple(mask.shape)}."
-        )
-    weights = mask.detach().to(error.dtype)
-    total = sum_over_ranks(weights.sum())
-    return (error * weights).sum() * world_size() / total.clamp(min=1.0)
+        return masked_mean(error, mask)
 
 
 def _check_values(**tensors: Tensor) -> None:
@@ -176,7 +165,7 @@ class MAELoss(nn.Module):
             error = self._patch_loss(widen(pred), goal)
             counted = mask if self.mask_only else torch.ones_like(error)
             if self.reduction == "mean":
-                return _masked_mean(error, counted)
+                return masked_mean(error, counted)
             return (error * counted.to(error.dtype)).sum() * world_size()
 
     def extra_repr(self) -> str:
