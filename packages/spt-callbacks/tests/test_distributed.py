@@ -89,7 +89,7 @@ class Counted:
 def rows():
     generator = torch.Generator().manual_seed(0)
     return [
-        {"x": torch.randn(4, generator=generator) + i % 2, "label": i % 2, "sample_idx": i,
+        {"x": torch.randn(4, generator=generator) + 0.1 * (i % 2), "label": i % 2, "sample_idx": i,
          "image": i // 2}
         for i in range(16)
     ]  # fmt: skip
@@ -108,8 +108,8 @@ def callbacks_for(world_size):
     return [
         OnlineProbe(name="p", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss(), optimizer=SGD),
         OnlineProbe(name="h", input="hidden", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss()),
-        OnlineProbeSweep("s", num_outputs=2, rates=(1.0, 32.0)),
-        OnlineKNN(name="k", queue_length=64, k=3, save_queues=True),
+        OnlineProbeSweep("s", num_outputs=2, rates=(0.5, 2.0)),
+        OnlineKNN(name="k", queue_length=64, k=7, temperature=9.0, save_queues=True),
         RankMe(queue_length=64),
         AlphaReQ(queue_length=64, ranks=(1, 4)),
         FeatureStd(queue_length=64),
@@ -119,7 +119,13 @@ def callbacks_for(world_size):
         Alignment(queue_length=64, group="label"),
         OnlineQueue("sample_idx", 64, save_queues=True),
         ImageRetrieval(name="r", queries={0: {"relevant": [2, 4, 6]}, 1: {"relevant": [3, 5]}}),
-        OnlineKNN("b", k=3, bank_loader=bank, encode=lambda _, batch: {"embedding": batch["x"]}),
+        OnlineKNN(
+            "b",
+            k=3,
+            temperature=9.0,
+            bank_loader=bank,
+            encode=lambda _, batch: {"embedding": batch["x"]},
+        ),
         CLIPZeroShot(
             "c",
             "embedding",
@@ -258,6 +264,8 @@ def test_two_ranks_agree_with_one_process(folder, alone, strategy):
             assert torch.equal(first[part][key], second[part][key])
     torch.testing.assert_close(first["weight"], alone["weight"])
     assert first["metrics"] == second["metrics"]
+    accuracies = [value for name, value in alone["metrics"].items() if name.endswith("acc")]
+    assert all(0 < value < 1 for value in accuracies), alone["metrics"]
     assert first["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
 
     for key, steps in first["collectives"].items():
