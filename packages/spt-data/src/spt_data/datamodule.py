@@ -136,8 +136,11 @@ class DataModule(pl.LightningDataModule):
             loader.load_state_dict(self._pending.pop(name))
 
     def train_dataloader(self) -> Any:
-        """The training loader."""
-        return self._loader("train")
+        """The training loader; its state follows the Trainer."""
+        loader = self._loader("train")
+        if isinstance(loader, Loader) and self.trainer is not None:
+            loader.follow(self.trainer)
+        return loader
 
     def val_dataloader(self) -> Any:
         """The validation loader; an empty list without one."""

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from spt_data._ranks import rank_and_world
 from spt_data.collate import collate
 from spt_data.samplers import RepeatedRandomSampler
 
 KEY = "spt_data"
 FINISHED = "_iterator_finished"  # torchdata's own key
+RANKS = "spt_data_ranks"
 
 
 class Loader(StatefulDataLoader):
@@ -44,30 +47,64 @@ class Loader(StatefulDataLoader):
         self.epoch = 0
         self._begun = False
         self._resumes = False
+        self._trainer: Any = None
+        self._before: dict[str, Any] | None = None
+
+    def follow(self, trainer: Any) -> None:
+        """Let states stand where a Lightning Trainer is, not where it has read ahead to."""
+        self._trainer = trainer
 
     def __iter__(self) -> Iterator[Any]:
         """Batches of the next epoch, or of what is left of the one that was resumed."""
         if self._begun and not self._resumes:
             self.epoch += 1
         self._begun, self._resumes = True, False
+        self._before = None
         self._tell()
-        return super().__iter__()
+        batches = super().__iter__()
+        return self._remembering(batches) if self._trainer is not None else batches
+
+    def _remembering(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; the state before each stays known until the next one is asked for."""
+        while True:
+            before = super().state_dict()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._before = before
+            yield batch
 
     def _tell(self) -> None:
-        set_epoch = getattr(self.dataset, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(self.epoch, self.seed)
+        for name, arguments in (("set_epoch", (self.epoch, self.seed)), ("tell_progress", ())):
+            method = getattr(self.dataset, name, None)
+            if method is not None:
+                method(*arguments)
 
     def state_dict(self) -> dict[str, Any]:
-        """Position in the epoch, the epoch, and the seed."""
+        """Position in the epoch, the epoch, and the seed; of streams, for each rank."""
         if not self._begun:
             self._tell()  # the state starts the workers, and they read ahead
+        ahead, over = _reading_of(self._trainer)
+        state = super().state_dict()
+        if ahead and self._before is not None and not state[FINISHED]:
+            state = self._before
         own = {"epoch": self.epoch, "seed": self.seed}
-        return {**super().state_dict(), KEY: own}
+        state = {**state, FINISHED: state[FINISHED] or over, KEY: own}
+        world = rank_and_world()[1]
+        if world == 1 or not isinstance(self.dataset, IterableDataset):
+            return state  # the samplers of all ranks stand at the same place
+        states: list[Any] = [None] * world
+        dist.all_gather_object(states, state)
+        return {RANKS: states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state."""
-        state = dict(state_dict)
+        """Go on from a state.
+
+        Raises:
+            ValueError: If it is the state of a stream on another number of ranks.
+        """
+        state = _state_of_this_rank(dict(state_dict))
         own = state.pop(KEY)
         self.epoch, self.seed = own["epoch"], own["seed"]
         state[FINISHED] = state[FINISHED] or self._is_over(state)
@@ -82,6 +119,29 @@ class Loader(StatefulDataLoader):
             return bool(state["_num_yielded"] >= len(self))
         steps = state["_snapshot"]["_snapshot_step"] + state["_steps_since_snapshot"]
         return bool(steps >= len(self))  # several workers
+
+
+def _reading_of(trainer: Any) -> tuple[int, bool]:
+    """Batches that a Trainer has fetched and not begun, and whether its epoch has no more."""
+    if trainer is None:
+        return 0, False
+    ahead = len(getattr(getattr(trainer.fit_loop, "_data_fetcher", None), "batches", ()))
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    limited = progress.current.ready >= trainer.num_training_batches
+    return ahead, bool(progress.is_last_batch or limited)
+
+
+def _state_of_this_rank(state: dict[str, Any]) -> dict[str, Any]:
+    rank, world = rank_and_world()
+    states = state.get(RANKS)
+    if states is None:
+        return state
+    if len(states) != world:
+        raise ValueError(
+            f"The state of this stream is of {len(states)} ranks, and there are {world}: its rows "
+            "are shared out differently. Resume on as many ranks, or begin the epoch anew."
+        )
+    return dict(states[rank])
 
 
 def check_not_empty(dataset: Any) -> None:
