@@ -31,10 +31,9 @@ def head_of(arrays, prefix, **kwargs):
     for a, b in zip(own, first, strict=True):
         state[a] = weights[b]
     for ours, theirs in (("last_layer", "last_layer"), ("patch_layer", "last_layer2")):
-        if not any(k.startswith(f"{theirs}.") for k in weights):
-            theirs = "last_layer"  # shared
-        official_v = weights.get(f"{theirs}.weight_v", weights.get(f"{theirs}.weight"))
-        state[f"{ours}.weight"] = official_v  # both names of a shared layer are in the state
+        if f"{ours}.weight" not in head.state_dict():
+            continue  # patches share the head
+        state[f"{ours}.weight"] = weights.get(f"{theirs}.weight_v", weights.get(f"{theirs}.weight"))
         if f"{ours}.gain" in head.state_dict():
             state[f"{ours}.gain"] = weights[f"{theirs}.weight_g"]
     head = head.double()

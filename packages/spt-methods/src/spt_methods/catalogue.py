@@ -20,7 +20,7 @@ class Row:
         forward: Name of its forward function in :mod:`spt_methods.forward`.
         views: What it reads in training.
         losses: Names in ``spt_losses``.
-        callbacks: Names of the callbacks that it brings.
+        callbacks: Names of the callbacks that it brings, of ``spt_callbacks`` or of this package.
         paper: Number on arXiv.
         parity: The test that holds it against its source.
     """
@@ -34,16 +34,28 @@ class Row:
     callbacks: tuple[str, ...] = ()
 
 
+EMA = ("TeacherStudentCallback",)
+
+# fmt: off
 CATALOGUE: tuple[Row, ...] = (
     Row("BarlowTwins", "barlow_twins", "two views", ("BarlowTwinsLoss",), "2103.03230", "test_two_views.py"),
-    Row(
-        "BYOL", "byol", "two views", ("BYOLLoss",), "2006.07733", "test_two_views.py",
-        ("TeacherStudentCallback",),
-    ),
+    Row("BYOL", "byol", "two views", ("BYOLLoss",), "2006.07733", "test_two_views.py", EMA),
+    Row("DINO", "dino", "multi-crop", ("DINOv1Loss",), "2104.14294", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
+    Row("DINOv2", "dinov2", "multi-crop", ("DINOv2Loss",), "2304.07193", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
+    Row("LeJEPA", "lejepa", "multi-crop", ("LeJEPALoss",), "2511.08544", "test_multi_crop.py"),
+    Row("MoCov2", "mocov2", "two views", ("MoCoLoss",), "2003.04297", "test_two_views.py", EMA),
+    Row("MoCov3", "mocov3", "two views", ("MoCoV3Loss",), "2104.02057", "test_two_views.py", EMA),
+    Row("NNCLR", "nnclr", "two views", ("NNCLRLoss",), "2104.14548", "test_two_views.py"),
+    Row("PIRL", "pirl", "one image", ("PIRLLoss",), "1912.01991", "test_two_views.py"),
     Row("SimCLR", "simclr", "two views", ("NTXEntLoss",), "2002.05709", "test_methods.py"),
     Row("SimSiam", "simsiam", "two views", ("SimSiamLoss",), "2011.10566", "test_two_views.py"),
+    Row("SwAV", "swav", "multi-crop", ("SwAVLoss",), "2006.09882", "test_multi_crop.py", ("FrozenPrototypes",)),
+    Row("TiCO", "tico", "two views", ("TiCoLoss",), "2206.10698", "test_two_views.py", EMA),
     Row("VICReg", "vicreg", "two views", ("VICRegLoss",), "2105.04906", "test_two_views.py"),
-)  # fmt: skip
+    Row("VICRegL", "vicregl", "two views", ("VICRegLLoss",), "2210.01571", "test_two_views.py"),
+    Row("WMSE", "wmse", "two views", ("WMSELoss",), "2007.06346", "test_two_views.py"),
+)
+# fmt: on
 
 
 def table() -> str:

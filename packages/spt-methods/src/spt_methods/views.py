@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -69,3 +69,50 @@ def labels_of(batch: Any, views: list[Batch]) -> State:
     if isinstance(batch, Mapping) and "label" in batch:
         return {"label": torch.cat([batch["label"]] * len(views))}
     return {}
+
+
+def crops_of(batch: Any, caller: str) -> tuple[list[Batch], list[Batch]]:
+    """Large and small crops of a training batch.
+
+    Args:
+        batch: Named views, at the top or under ``views``, whose names begin with ``global`` and
+            ``local``.
+        caller: Who asks, for the message.
+
+    Raises:
+        ValueError: If views are not named so, or there is no large one.
+    """
+    named = batch.get("views", batch) if isinstance(batch, Mapping) else {}
+    if not isinstance(named, Mapping):
+        named = {}
+    views = {str(name): view for name, view in named.items() if isinstance(view, Mapping)}
+    large = [view for name, view in views.items() if name.startswith("global")]
+    small = [view for name, view in views.items() if name.startswith("local")]
+    if not large:
+        raise ValueError(
+            f"{caller} trains on named crops 'global...' and 'local...', at least one of them "
+            f"'global...'; got {sorted(views) or type(batch).__name__}. A multi-view transform makes "
+            "them from a dict of transforms."
+        )
+    return large, small
+
+
+def encode_crops(encode: Callable[[Tensor], Any], crops: list[Batch]) -> list[Any]:
+    """Encode crops, those of one size together.
+
+    Args:
+        encode: From images ``(M, C, H, W)`` to a tensor ``(M, ...)``.
+        crops: Each with ``image`` ``(N, C, H, W)``.
+
+    Returns:
+        What came out for each crop, in their order.
+    """
+    sizes: dict[Any, list[int]] = {}
+    for index, crop in enumerate(crops):
+        sizes.setdefault(tuple(crop["image"].shape[1:]), []).append(index)
+    outputs: list[Any] = [None] * len(crops)
+    for indices in sizes.values():
+        encoded = encode(torch.cat([crops[index]["image"] for index in indices]))
+        for index, part in zip(indices, encoded.chunk(len(indices)), strict=True):
+            outputs[index] = part
+    return outputs

@@ -2,6 +2,7 @@
 
 from spt_methods.backbones.attention import Attention as Attention
 from spt_methods.backbones.attention import CrossAttention as CrossAttention
+from spt_methods.backbones.contract import tokens_of as tokens_of
 from spt_methods.backbones.encoder import build_encoder as build_encoder
 from spt_methods.backbones.encoder import width_of as width_of
 from spt_methods.backbones.flexible import FlexibleTransformer as FlexibleTransformer

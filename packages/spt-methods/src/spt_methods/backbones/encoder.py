@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import timm
 from torch import nn
 
 from spt_methods.backbones.timm import from_timm
+from spt_methods.backbones.vit_tokens import ViTTokens
+
+RESIZABLE = ("vision_transformer", "eva", "deit")  # timm's files whose positions may be resampled
 
 
 def build_encoder(
@@ -15,6 +21,9 @@ def build_encoder(
     in_chans: int = 3,
     image_size: int | None = None,
     drop_path_rate: float = 0.0,
+    crops: bool = False,
+    tokens: bool | str = False,
+    **settings: Any,
 ) -> nn.Module:
     """An encoder without a head.
 
@@ -25,30 +34,39 @@ def build_encoder(
         in_chans: Channels of the images.
         image_size: Side of the images, for models whose positions depend on it.
         drop_path_rate: Stochastic depth.
+        crops: Let a transformer see images of several sizes (``dynamic_img_size``).
+        tokens: Make it a :class:`ViTTokens`, which returns tokens too; with a mask token if
+            ``"mask"``. A module that is one already is taken as it is.
+        **settings: Further arguments of ``timm.create_model``.
 
     Raises:
         ValueError: If a module has no ``num_features``, or comes with settings that only a named
             model can take.
     """
     if isinstance(encoder, str):
-        sized = {} if image_size is None else {"img_size": image_size}
-        dropped = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-        return from_timm(
-            encoder,
-            low_resolution=low_resolution,
-            pretrained=pretrained,
-            in_chans=in_chans,
-            num_classes=0,
-            **sized,
-            **dropped,
-        )
-    if low_resolution or pretrained or drop_path_rate:
+        given: dict[str, Any] = {"in_chans": in_chans, "pretrained": pretrained, **settings}
+        given.update({"img_size": image_size} if image_size is not None else {})
+        given.update({"drop_path_rate": drop_path_rate} if drop_path_rate else {})
+        given.update({"dynamic_img_size": True} if crops and is_resizable(encoder) else {})
+        if tokens:
+            return ViTTokens(encoder, mask_token=tokens == "mask", **given)
+        return from_timm(encoder, low_resolution=low_resolution, num_classes=0, **given)
+    if low_resolution or pretrained or drop_path_rate or settings:
         raise ValueError(
-            "`low_resolution`, `pretrained` and `drop_path_rate` are for encoders given by name; "
-            f"got the module {type(encoder).__name__}, which has its own."
+            "`low_resolution`, `pretrained`, `drop_path_rate` and `encoder_kwargs` are for encoders "
+            f"given by name; got the module {type(encoder).__name__}, which has its own."
         )
+    if tokens and not isinstance(encoder, ViTTokens):
+        encoder = ViTTokens(encoder, mask_token=tokens == "mask")
     width_of(encoder)
     return encoder
+
+
+def is_resizable(name: str) -> bool:
+    """Whether a timm model is a transformer that can resample its positions."""
+    if not timm.is_model(name):
+        return False
+    return timm.model_entrypoint(name).__module__.rpartition(".")[2] in RESIZABLE
 
 
 def width_of(encoder: nn.Module) -> int:

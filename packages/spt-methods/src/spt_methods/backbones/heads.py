@@ -17,6 +17,7 @@ def mlp_head(
     hidden_bias: bool = False,
     last_bias: bool = False,
     last_norm: LastNorm = "none",
+    norm: bool = True,
 ) -> nn.Sequential:
     """Linear layers with BatchNorm and ReLU between them.
 
@@ -27,6 +28,7 @@ def mlp_head(
         last_bias: Whether the last linear layer has a bias.
         last_norm: BatchNorm after the last layer: none, with scale and shift, without shift, or
             without both.
+        norm: Whether BatchNorm follows the hidden layers; without it they have biases.
 
     Raises:
         ValueError: If there is no width, or ``last_norm`` is unknown.
@@ -41,7 +43,8 @@ def mlp_head(
         raise ValueError(f"Unknown `last_norm` {last_norm!r}.")
     layers: list[nn.Module] = []
     for width in widths[:-1]:
-        layers += [nn.Linear(in_channels, width, bias=hidden_bias), nn.BatchNorm1d(width)]
+        layers.append(nn.Linear(in_channels, width, bias=hidden_bias or not norm))
+        layers += [nn.BatchNorm1d(width)] if norm else []
         layers.append(nn.ReLU(inplace=True))
         in_channels = width
     layers.append(nn.Linear(in_channels, widths[-1], bias=last_bias))

@@ -67,7 +67,7 @@ class PrototypeHead(nn.Module):
     Attributes:
         mlp: The linear layers.
         last_layer: The prototypes; frozen in the first epoch by :class:`FrozenPrototypes`.
-        patch_layer: The prototypes of patches.
+        patch_layer: The prototypes of patches, or ``None`` where they are shared.
 
     Example:
         >>> PrototypeHead(16, 64, hidden_dim=32, bottleneck_dim=8)(torch.randn(4, 16)).shape
@@ -102,7 +102,7 @@ class PrototypeHead(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         self.last_layer = Prototypes(bottleneck_dim, n_prototypes, gain)
-        self.patch_layer = self.last_layer
+        self.patch_layer: Prototypes | None = None
         if n_patch_prototypes is not None:
             self.patch_layer = Prototypes(bottleneck_dim, n_patch_prototypes, gain)
 
@@ -113,5 +113,6 @@ class PrototypeHead(nn.Module):
 
     def forward_patches(self, x: Tensor) -> Tensor:
         """Logits ``(..., K')`` of patches' features ``(..., in_channels)``."""
-        out: Tensor = self.patch_layer(self.mlp(x))
+        layer = self.last_layer if self.patch_layer is None else self.patch_layer
+        out: Tensor = layer(self.mlp(x))
         return out

@@ -29,13 +29,14 @@ class SeededMasking(nn.Module):
         self._draw = 0  # the host's copy of the buffer: read without a sync
         self.register_buffer("draws", torch.tensor(0))
 
-    def next_generator(self, device: torch.device) -> torch.Generator:
+    def next_generator(self, device: torch.device, shared: bool = False) -> torch.Generator:
         """The generator of the next batch.
 
         Args:
             device: Where to draw.
+            shared: Draw the same on every rank.
         """
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        rank = -1 if shared else _rank()
         generator = torch.Generator(device)
         generator.manual_seed(mixed_seed(self.seed, rank, self._draw))
         self._draw += 1
@@ -45,6 +46,10 @@ class SeededMasking(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._draw = int(self.draws)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def mixed_seed(*parts: int) -> int:

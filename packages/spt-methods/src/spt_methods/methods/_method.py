@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as pl
 from torch import nn
 
 from spt_methods.backbones.encoder import build_encoder, encoder_label, width_of
+from spt_methods.methods._recipe import Recipe
 from spt_methods.module import Forward, Module
 
 
@@ -21,38 +22,53 @@ class Method(Module):
     Args:
         forward: The method's forward function; its name is recorded as ``method``.
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
-        recipe: The paper's ``optim``.
         settings: What else to record among the hyper-parameters.
+        batch_size: Samples per optimizer step (over all ranks and accumulated batches), by which the
+            recipe scales its rate; its rate for ``paper.base_batch`` is taken if it is left out.
         low_resolution: Replace a ResNet's stem, for images of about 32 pixels.
         pretrained: Load timm's weights.
         in_chans: Channels of the images.
         image_size: Side of the images, for models whose positions depend on it.
+        drop_path_rate: Stochastic depth.
+        crops: Whether the encoder sees crops of several sizes.
+        tokens: Make the encoder a :class:`spt_methods.backbones.ViTTokens`; with a mask token if
+            ``"mask"``.
+        encoder_kwargs: Further arguments of ``timm.create_model``.
         optim: As for :class:`Module`, instead of the recipe.
         hparams: Further hyper-parameters to record.
 
     Attributes:
+        paper: The authors' optimisation.
         backbone: The encoder.
+        features: Width of the embedding.
     """
+
+    paper: ClassVar[Recipe]
 
     def __init__(
         self,
         forward: Forward,
         encoder_name: str | nn.Module,
         *,
-        recipe: Mapping[str, Any],
         settings: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
         low_resolution: bool = False,
         pretrained: bool = False,
         in_chans: int = 3,
         image_size: int | None = None,
-        optim: Any = "default",
+        drop_path_rate: float = 0.0,
+        crops: bool = False,
+        tokens: bool | str = False,
+        encoder_kwargs: Mapping[str, Any] | None = None,
+        optim: Any = "paper",
         hparams: Mapping[str, Any] | None = None,
     ) -> None:
         recorded = {"method": forward.__name__, "encoder": encoder_label(encoder_name)}
+        by_paper = isinstance(optim, str) and optim == "paper"
         super().__init__(
             forward=forward,
             hparams={**recorded, **(settings or {}), **(hparams or {})},
-            optim=recipe if isinstance(optim, str) and optim == "default" else optim,
+            optim=self.paper.optim(batch_size) if by_paper else optim,
         )
         self.backbone = build_encoder(
             encoder_name,
@@ -60,6 +76,10 @@ class Method(Module):
             pretrained=pretrained,
             in_chans=in_chans,
             image_size=image_size,
+            drop_path_rate=drop_path_rate,
+            crops=crops,
+            tokens=tokens,
+            **(encoder_kwargs or {}),
         )
         self.features = width_of(self.backbone)
 
@@ -71,22 +91,3 @@ class Method(Module):
         """The method's callbacks, but for those that the user gave."""
         given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
         return [callback for callback in self.method_callbacks() if type(callback) not in given]
-
-
-def recipe(
-    optimizer: str, lr: float, weight_decay: float, *, warmup: float = 0.0, **settings: Any
-) -> dict[str, Any]:
-    """A paper's optimizer with a cosine, after a linear warm-up if it has one.
-
-    Args:
-        optimizer: Its name.
-        lr: The rate at the paper's reference batch size (256); scale it with your batch.
-        weight_decay: Decay.
-        warmup: Share of the run that the warm-up takes.
-        **settings: Further arguments of the optimizer.
-    """
-    warm = {"type": "LinearWarmupCosineAnnealing", "peak_step": warmup}
-    return {
-        "optimizer": {"type": optimizer, "lr": lr, "weight_decay": weight_decay, **settings},
-        "scheduler": warm if warmup else {"type": "CosineAnnealingLR"},
-    }

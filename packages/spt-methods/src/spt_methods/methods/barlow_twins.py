@@ -13,7 +13,8 @@ from spt_losses import BarlowTwinsLoss
 from torch import nn
 
 from spt_methods.backbones.heads import mlp_head
-from spt_methods.methods._method import Method, recipe
+from spt_methods.methods._method import Method
+from spt_methods.methods._recipe import Recipe
 from spt_methods.views import Stage, State, images_of, labels_of, two_views_of, views_of
 
 
@@ -40,15 +41,22 @@ class BarlowTwins(Method):
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
         projector_dims: Widths of the projector.
         lambd: Weight of the off-diagonal term, lambda.
-        **common: Encoder and recipe settings of :class:`Method`: ``low_resolution``, ``pretrained``,
-            ``in_chans``, ``image_size``, ``optim``, ``hparams``.
-            The recipe is LARS at 0.2 for a batch of 256, decay 1e-6.
+        **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
+            ``low_resolution``, ``in_chans``, ``optim`` and others.
+            The recipe is LARS at 0.2 for a batch of 256 (0.0048 for biases and norms), decay 1e-6.
 
     Note:
         The projector's BatchNorm sees both views together (one pass of 2N images); the official
         code normalises each view alone there. The loss standardises each view alone, as the paper.
-        The official code gives biases and norms a smaller rate (0.0048 against 0.2).
     """
+
+    paper = Recipe(
+        "LARS", 0.2, 1e-6, batch=2048, epochs=1000, warmup_epochs=10, end_factor=1e-3,
+        augmentation="barlow_twins",
+        options={
+            "groups": {kind: {"lr_factor": 0.0048 / 0.2} for kind in ("bias", "norm")}
+        },
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +68,6 @@ class BarlowTwins(Method):
         super().__init__(
             barlow_twins,
             encoder_name,
-            recipe=recipe("LARS", 0.2, 1e-6, warmup=0.01),
             settings={"projector_dims": list(projector_dims), "lambd": lambd},
             **common,
         )

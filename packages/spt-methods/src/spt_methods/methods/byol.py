@@ -16,7 +16,8 @@ from torch import nn
 
 from spt_methods.backbones.heads import mlp_head
 from spt_methods.backbones.teacher import momentum_pair
-from spt_methods.methods._method import Method, recipe
+from spt_methods.methods._method import Method
+from spt_methods.methods._recipe import Recipe
 from spt_methods.views import Stage, State, images_of, labels_of, two_views_of, views_of
 
 
@@ -51,8 +52,8 @@ class BYOL(Method):
         predictor_dims: Widths of the predictor; ends in the projector's output width.
         ema_decay_start: tau at the first step: 0.996 for 1000 epochs of ImageNet, 0.99 for 300.
         ema_decay_end: tau at the last step.
-        **common: Encoder and recipe settings of :class:`Method`: ``low_resolution``, ``pretrained``,
-            ``in_chans``, ``image_size``, ``optim``, ``hparams``.
+        **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
+            ``low_resolution``, ``in_chans``, ``optim`` and others.
             The recipe is LARS at 0.2 for a batch of 256, decay 1.5e-6.
 
     Raises:
@@ -62,6 +63,10 @@ class BYOL(Method):
         BatchNorm sees both views together (one pass of 2N images); the official code normalises
         each view alone.
     """
+
+    paper = Recipe(
+        "LARS", 0.2, 1.5e-6, batch=4096, epochs=1000, warmup_epochs=10, augmentation="byol"
+    )
 
     def __init__(
         self,
@@ -80,7 +85,6 @@ class BYOL(Method):
         super().__init__(
             byol,
             encoder_name,
-            recipe=recipe("LARS", 0.2, 1.5e-6, warmup=0.01),
             settings={
                 "projector_dims": list(projector_dims),
                 "predictor_dims": list(predictor_dims),

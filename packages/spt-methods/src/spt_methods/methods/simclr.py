@@ -13,7 +13,8 @@ from spt_losses import NTXEntLoss
 from torch import nn
 
 from spt_methods.backbones.heads import projection_head
-from spt_methods.methods._method import Method, recipe
+from spt_methods.methods._method import Method
+from spt_methods.methods._recipe import Recipe
 from spt_methods.views import Stage, State, images_of, labels_of, two_views_of, views_of
 
 
@@ -41,13 +42,17 @@ class SimCLR(Method):
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
         projector_dims: Widths of the projection head.
         temperature: tau of NT-Xent; the paper uses 0.1 on ImageNet and 0.5 on CIFAR-10.
-        **common: Encoder and recipe settings of :class:`Method`: ``low_resolution``, ``pretrained``,
-            ``in_chans``, ``image_size``, ``optim``, ``hparams``.
+        **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
+            ``low_resolution``, ``in_chans``, ``optim`` and others.
             The recipe is LARS at 0.3 for a batch of 256, decay 1e-6.
 
     Note:
         The paper's v1 head has two layers (F, 128); three layers are those of its ImageNet code.
     """
+
+    paper = Recipe(
+        "LARS", 0.3, 1e-6, batch=4096, epochs=1000, warmup_epochs=10, augmentation="simclr"
+    )
 
     def __init__(
         self,
@@ -59,7 +64,6 @@ class SimCLR(Method):
         super().__init__(
             simclr,
             encoder_name,
-            recipe=recipe("LARS", 0.3, 1e-6, warmup=0.01),
             settings={"projector_dims": list(projector_dims), "temperature": temperature},
             **common,
         )

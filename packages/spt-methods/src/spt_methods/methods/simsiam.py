@@ -6,13 +6,19 @@ https://arxiv.org/abs/2011.10566; official code https://github.com/facebookresea
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from spt_losses import SimSiamLoss
+from spt_optim import cosine_value
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from spt_methods.backbones.heads import mlp_head
-from spt_methods.methods._method import Method, recipe
+from spt_methods.methods._method import Method
+from spt_methods.methods._recipe import Recipe
+from spt_methods.module import Module
 from spt_methods.views import Stage, State, images_of, labels_of, two_views_of, views_of
 
 
@@ -34,6 +40,30 @@ def simsiam(self: Any, batch: Any, stage: Stage) -> State:
     return state
 
 
+def cosine_but_fixed_groups(optimizer: Optimizer, module: Module) -> LambdaLR:
+    """A cosine to 0 over the run; groups with ``fixed`` keep their rate, as the official code.
+
+    Args:
+        optimizer: Whose groups.
+        module: In a run with an end.
+
+    Raises:
+        ValueError: If the run has no end.
+    """
+    total = module.total_steps
+    if total is None:
+        raise ValueError("SimSiam's cosine needs the run's end: set `max_steps` or `max_epochs`.")
+    shapes: list[Any] = [
+        (lambda step: 1.0) if group.get("fixed") else partial(_cosine, total=total)
+        for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, shapes)
+
+
+def _cosine(step: int, total: int) -> float:
+    return cosine_value(step, total, 1.0, 0.0)
+
+
 class SimSiam(Method):
     """SimSiam on a timm encoder, with the heads of the official code.
 
@@ -41,14 +71,20 @@ class SimSiam(Method):
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
         projector_dim: Width of the projector's three layers.
         predictor_hidden_dim: Width of the predictor's bottleneck.
-        **common: Encoder and recipe settings of :class:`Method`: ``low_resolution``, ``pretrained``,
-            ``in_chans``, ``image_size``, ``optim``, ``hparams``.
-            The recipe is SGD at 0.05 for a batch of 256, decay 1e-4.
+        **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
+            ``low_resolution``, ``in_chans``, ``optim`` and others.
+            The recipe is SGD at 0.05 for a batch of 256, decay 1e-4, the predictor's rate constant.
 
     Note:
         BatchNorm sees both views together (one pass of 2N images); the official code normalises
         each view alone.
     """
+
+    paper = Recipe(
+        "SGD", 0.05, 1e-4, batch=512, epochs=100, augmentation="moco_v2",
+        settings={"momentum": 0.9},
+        options={"groups": {"predictor": {"fixed": True}}, "scheduler": cosine_but_fixed_groups},
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +96,6 @@ class SimSiam(Method):
         super().__init__(
             simsiam,
             encoder_name,
-            recipe=recipe("SGD", 0.05, 1e-4, momentum=0.9),
             settings={
                 "projector_dim": projector_dim,
                 "predictor_hidden_dim": predictor_hidden_dim,

@@ -13,7 +13,8 @@ from spt_losses import VICRegLoss
 from torch import nn
 
 from spt_methods.backbones.heads import mlp_head
-from spt_methods.methods._method import Method, recipe
+from spt_methods.methods._method import Method
+from spt_methods.methods._recipe import Recipe
 from spt_methods.views import Stage, State, images_of, labels_of, two_views_of, views_of
 
 
@@ -42,14 +43,19 @@ class VICReg(Method):
         sim_coeff: Weight of the invariance term, lambda.
         std_coeff: Weight of the variance term, mu.
         cov_coeff: Weight of the covariance term, nu.
-        **common: Encoder and recipe settings of :class:`Method`: ``low_resolution``, ``pretrained``,
-            ``in_chans``, ``image_size``, ``optim``, ``hparams``.
+        **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
+            ``low_resolution``, ``in_chans``, ``optim`` and others.
             The recipe is LARS at 0.2 for a batch of 256, decay 1e-6.
 
     Note:
         BatchNorm sees both views together (one pass of 2N images); the official code normalises
         each view alone.
     """
+
+    paper = Recipe(
+        "LARS", 0.2, 1e-6, batch=2048, epochs=1000, warmup_epochs=10, end_factor=1e-3,
+        augmentation="vicreg",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,7 +69,6 @@ class VICReg(Method):
         super().__init__(
             vicreg,
             encoder_name,
-            recipe=recipe("LARS", 0.2, 1e-6, warmup=0.01),
             settings={
                 "projector_dims": list(projector_dims),
                 "sim_coeff": sim_coeff,

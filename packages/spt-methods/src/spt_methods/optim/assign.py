@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from spt_optim import layer_decay_groups, parameter_kinds
+from spt_optim.param_groups import ParameterKind
 from torch import Tensor, nn
 
 from spt_methods.optim.grammar import Entry
@@ -102,7 +103,7 @@ def groups_of(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[s
     """An optimizer's parameter groups: layer-wise rates first, then what ``groups`` names.
 
     Raises:
-        ValueError: If layer-wise decay lacks a rate, or a group names nothing.
+        ValueError: If layer-wise decay lacks a rate, or a group's expression names nothing.
     """
     groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
     if entry.layer_decay is not None:
@@ -112,21 +113,26 @@ def groups_of(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[s
         ids = {
             id(p) for name, p in parameters.items() if kinds.get(name) == key or _depth(name, key)
         }
-        if not ids:
+        if not ids and key not in get_args(ParameterKind):
             raise ValueError(
                 f"The group {key!r} of `groups` names no parameter; give a kind ('norm', 'bias', "
                 "'position', 'token') or a regular expression for names."
             )
-        groups = [part for group in groups for part in _split(group, ids, dict(options))]
+        groups = [part for group in groups for part in _split(group, ids, options, entry)]
     return groups
 
 
-def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
+def _config(entry: Entry, wanted_by: str) -> Mapping[str, Any]:
     config = entry.optimizer if isinstance(entry.optimizer, Mapping) else {}
     if "lr" not in config:
         raise ValueError(
-            "`layer_decay` needs the rate: give `optimizer` as a mapping with `type` and `lr`."
+            f"`{wanted_by}` needs the rate: give `optimizer` as a mapping with `type` and `lr`."
         )
+    return config
+
+
+def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
+    config = _config(entry, "layer_decay")
     wanted = {id(p) for p in parameters.values()}
     found = layer_decay_groups(
         module,
@@ -145,7 +151,14 @@ def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[
     return groups
 
 
-def _split(group: dict[str, Any], ids: set[int], options: dict[str, Any]) -> list[dict[str, Any]]:
+def _split(
+    group: dict[str, Any], ids: set[int], options: Mapping[str, Any], entry: Entry
+) -> list[dict[str, Any]]:
+    """The group without, and with, some parameters; ``lr_factor`` multiplies the rate."""
+    options = dict(options)
+    if "lr_factor" in options:
+        lr = group["lr"] if "lr" in group else _config(entry, "lr_factor")["lr"]
+        options["lr"] = lr * options.pop("lr_factor")
     inside = [p for p in group["params"] if id(p) in ids]
     outside = [p for p in group["params"] if id(p) not in ids]
     parts = [{**group, "params": outside}] if outside else []

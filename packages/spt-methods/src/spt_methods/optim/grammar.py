@@ -31,7 +31,8 @@ class Entry:
         exclude_bias_norm: No weight decay for biases, norms, positions, tokens and what the
             module's ``no_weight_decay()`` names.
         groups: Options of parameter groups, by kind (``"norm"``, ``"bias"``, ``"position"``,
-            ``"token"``) or by a regular expression for names.
+            ``"token"``) or by a regular expression for names; besides the optimizer's own,
+            ``lr_factor`` multiplies the rate.
         layer_decay: Factor of the rate per layer below the last, for transformers.
         patch_embed_factor: Further factor of the patch embedding's rate.
         schedules: Values that follow the optimizer step: ``"weight_decay"``, ``"momentum"``.
