@@ -123,9 +123,9 @@ def test_the_record_says_what_was_done():
     chain = GPUCompose([GPURandomHorizontalFlip(), GPURandomHorizontalFlip(), lambda b: b])
     x = images()
     out = run(chain, x)
-    first, second = (out[name]["batch_prob"] for name in (
-        "GPURandomHorizontalFlip", "GPURandomHorizontalFlip_0"
-    ))
+    first, second = (
+        out[name]["batch_prob"] for name in ("GPURandomHorizontalFlip", "GPURandomHorizontalFlip_0")
+    )
     turned = (out["image"] != x).flatten(1).any(1)
     assert torch.equal(turned, first ^ second)
     thrice = run(GPUCompose([GPURandomHorizontalFlip()] * 3), x)

@@ -8,6 +8,7 @@ def test_the_readme_runs(capsys):
     text = (Path(__file__).parent.parent / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks
+    names = {"__name__": "readme"}  # one after the other, as a reader would
     for block in blocks:
-        exec(block, {"__name__": "readme"})
+        exec(block, names)
     assert capsys.readouterr().out

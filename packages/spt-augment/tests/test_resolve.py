@@ -97,6 +97,46 @@ def test_wrapped_data_sets_are_looked_into(tmp_path):
     assert set(fit(tmp_path, Data(wrapped, joined)).seen) == {("train", "inner"), ("val", "inner")}
 
 
+class Several(Watch):
+    """Takes a batch of several loaders."""
+
+    def training_step(self, batch, batch_idx):
+        parts = batch.values() if isinstance(batch, dict) else batch
+        self.seen.append(("train", tuple(part.get("by") for part in parts)))
+        return self.layer(torch.ones(1)).sum()
+
+
+def test_each_of_several_training_loaders_has_its_own(tmp_path):
+    named = {"a": loader(mark("a")), "b": loader(mark("b"))}
+    seen = fit(tmp_path, Data(named, loader()), Several()).seen
+    assert ("train", ("a", "b")) in seen
+    listed = [loader(mark("a")), loader()]
+    seen = fit(tmp_path, Data(listed, loader(), {"train": mark("module")}), Several()).seen
+    assert ("train", ("a", "module")) in seen
+
+
+def test_joined_data_sets_that_disagree_are_refused(tmp_path):
+    join = torch.utils.data.ConcatDataset
+    joined = loader(mark("a"), lambda d: join([d, Images(mark("b"))]))
+    with pytest.raises(ValueError, match="Joined data sets .* have 2 different `gpu_transform`s"):
+        fit(tmp_path, Data(joined, loader()))
+    one = mark("same")
+    agreed = loader(one, lambda d: join([d, Images(one)]))
+    assert ("train", "same") in fit(tmp_path, Data(agreed, loader())).seen
+
+
+def test_a_transform_with_parameters_reaches_the_device(tmp_path):
+    class Scale(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+        def forward(self, batch):
+            return {**batch, "by": "scale"}
+
+    assert ("train", "scale") in fit(tmp_path, Data(loader(Scale()), loader())).seen
+
+
 def test_no_transform_leaves_the_batch_alone(tmp_path):
     assert set(fit(tmp_path, Data(loader(), loader())).seen) == {("train", None), ("val", None)}
     batch = {"image": torch.ones(1)}

@@ -1,5 +1,6 @@
 """Batched image augmentation on the accelerator, with view fan-out."""
 
+from spt_augment import recipes as recipes
 from spt_augment.affine import GPURandomAffine as GPURandomAffine
 from spt_augment.affine import GPURandomRotation as GPURandomRotation
 from spt_augment.base import BatchTransform as BatchTransform
@@ -11,8 +12,16 @@ from spt_augment.color import GPURandomGrayscale as GPURandomGrayscale
 from spt_augment.color import GPURandomSolarize as GPURandomSolarize
 from spt_augment.compose import GPUCompose as GPUCompose
 from spt_augment.device import ToDevice as ToDevice
+from spt_augment.erasing import GPURandomErasing as GPURandomErasing
 from spt_augment.geometric import GPURandomHorizontalFlip as GPURandomHorizontalFlip
 from spt_augment.geometric import GPURandomResizedCrop as GPURandomResizedCrop
+from spt_augment.kornia_step import GPUKornia as GPUKornia
+from spt_augment.masks import BatchBlockwiseMask as BatchBlockwiseMask
+from spt_augment.masks import BatchMultiBlockMask as BatchMultiBlockMask
+from spt_augment.masks import BatchRandomMask as BatchRandomMask
+from spt_augment.mix import MixBatch as MixBatch
+from spt_augment.mix import RandomMixupCutmix as RandomMixupCutmix
+from spt_augment.rand_augment import GPURandAugment as GPURandAugment
 from spt_augment.resolve import GPUTransformMixin as GPUTransformMixin
 from spt_augment.resolve import apply_gpu_transform as apply_gpu_transform
 from spt_augment.resolve import find_gpu_transform as find_gpu_transform

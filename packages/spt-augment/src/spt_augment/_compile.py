@@ -39,14 +39,15 @@ class Compiler:
     ) -> Tensor:
         """``function(*tensors, *fixed)``, where every tensor has one row per sample."""
         n = len(tensors[0])
+        tensors = tuple(tensor.detach() for tensor in tensors)  # what they are views of is no input
         if self.dynamic:
             if n == 1:
                 tensors = tuple(tensor.repeat(2, *[1] * (tensor.ndim - 1)) for tensor in tensors)
             for tensor in tensors:
                 dims = [0, *range(2, tensor.ndim)]  # channels and taps are fixed
                 torch._dynamo.maybe_mark_dynamic(tensor, dims)
-        kinds = tuple((tensor.dtype, tensor.device.type) for tensor in tensors)
-        kinds += (torch.is_inference_mode_enabled(),)
+        types = tuple((tensor.dtype, tensor.device.type) for tensor in tensors)
+        kinds = (*types, torch.is_inference_mode_enabled())
         compiled = _compiled(function, fixed, kinds, self.mode, None if self.dynamic else False)
         out: Tensor = compiled(*tensors)
         return out[:n]

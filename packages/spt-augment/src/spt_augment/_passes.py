@@ -72,15 +72,13 @@ class GeometricPass(Pass):
         if crop is None:
             return _mirror(images, self._flips(given, "host"))
         if images.device.type == "cpu":
-            boxes = self._boxes(given, images.shape[-1], "host").tolist()
-            flips = self._flips(given, "host").tolist()
+            on_host = self._boxes(given, images.shape[-1], "host"), self._flips(given, "host")
+            boxes, flips = (value.tolist() for value in on_host)
             return crop_rows(images, rows, boxes, flips, crop.size, crop.interpolation)
-        boxes, flip = self._boxes(given, images.shape[-1], "device"), self._flips(given, "device")
+        box, flip = self._boxes(given, images.shape[-1], "device"), self._flips(given, "device")
         if compiler is None:
-            return crop_resize(
-                images, boxes, crop.size, flip=flip, interpolation=crop.interpolation
-            )
-        parts = zip(boxes.split(len(images)), flip.split(len(images)), strict=True)
+            return crop_resize(images, box, crop.size, flip=flip, interpolation=crop.interpolation)
+        parts = zip(box.split(len(images)), flip.split(len(images)), strict=True)
         fixed = (crop.size, crop.interpolation)
         return torch.cat([compiler(crop_taps, (images, *part), fixed) for part in parts])
 

@@ -59,3 +59,9 @@ def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tens
 def coins(n: int, p: float, generator: torch.Generator) -> Tensor:
     """``n`` booleans that are true with probability ``p``."""
     return torch.rand(n, generator=generator) < p
+
+
+def beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """``n`` numbers from Beta(alpha, alpha)."""
+    a, b = torch._standard_gamma(torch.full((2, n), alpha), generator=generator)
+    return a / (a + b)

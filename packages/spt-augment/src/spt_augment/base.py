@@ -56,12 +56,15 @@ class BatchTransform(nn.Module):
         if args or kwargs:
             raise TypeError(f"`compile` takes only `mode`, got {[*args, *kwargs]}.")
         for module in self.modules():
-            if hasattr(module, "compile_passes"):
+            if isinstance(module, BatchTransform):
                 module.compile_passes(mode)
+
+    def compile_passes(self, mode: str | None = None) -> None:
+        """Compile this transform's own passes; only a chain has some."""
 
 
 class ImageTransform(BatchTransform):
-    """A transform of the images of a batch; subclasses write :meth:`draw` and :meth:`apply`.
+    """A transform of the images of a batch; subclasses write :meth:`draw` and :meth:`change`.
 
     What was drawn is recorded in the batch under the name of the class; a second use of a class
     is recorded with the suffix ``_0``, a third with ``_1``.
@@ -96,13 +99,13 @@ class ImageTransform(BatchTransform):
         images = check_images(value, self.source, type(self).__name__)
         drawn = self.draw(len(images), images.shape[-2], images.shape[-1], generator)
         (given,) = place([drawn], images.device)
-        return as_float(self.apply(images, given)), record(given)
+        return as_float(self.change(images, given)), record(given)
 
     def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
         """Draw for ``n`` images of a size, on the host."""
         raise NotImplementedError
 
-    def apply(self, images: Tensor, given: Parameters) -> Tensor:
+    def change(self, images: Tensor, given: Parameters) -> Tensor:
         """Transform images ``(B, C, H, W)`` by given draws; the images are left as they are."""
         return self.paint(own(images), given)
 

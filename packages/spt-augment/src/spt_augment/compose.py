@@ -133,19 +133,19 @@ class GPUCompose(BatchTransform):
             return batch
         images = check_images(value, first.source, type(first).__name__)
         given = draw_all(run, images, generator, copies)
-        batch[last.target] = self._apply(images, run, given, copies)
+        batch[last.target] = self._change(images, run, given, copies)
         for transform, mine in zip(run, given, strict=True):
             batch[free_name(type(transform).__name__, batch)] = record(mine)
         return batch
 
-    def _apply(
+    def _change(
         self, images: Tensor, run: list[ImageTransform], given: list[Parameters], copies: int
     ) -> Tensor:
         """All transforms of a run on all rows."""
         if not self.fuse:
             images = images.repeat(copies, 1, 1, 1)
             for transform, mine in zip(run, given, strict=True):
-                images = transform.apply(images, mine)
+                images = transform.change(images, mine)
             return as_float(images)
         passes = plan(run)
         cuts = isinstance(passes[0], GeometricPass) and passes[0].crop is not None

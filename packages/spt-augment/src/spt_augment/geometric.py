@@ -83,7 +83,7 @@ class GPURandomResizedCrop(ImageTransform):
         boxes = torch.where(cropped[:, None], drawn, torch.tensor([0, 0, height, width]))
         return {"batch_prob": cropped, "box": boxes}
 
-    def apply(self, images: Tensor, given: Parameters) -> Tensor:
+    def change(self, images: Tensor, given: Parameters) -> Tensor:
         """Crop and resize."""
         return crop_resize(images, given["box"], self.size, interpolation=self.interpolation)
 
@@ -123,6 +123,6 @@ class GPURandomHorizontalFlip(ImageTransform):
         """A coin per image."""
         return {"batch_prob": coins(n, self.p, generator)}
 
-    def apply(self, images: Tensor, given: Parameters) -> Tensor:
+    def change(self, images: Tensor, given: Parameters) -> Tensor:
         """Flip the chosen images."""
         return on_chosen_rows(images.clone(), given, lambda chosen, _: chosen.flip(-1))

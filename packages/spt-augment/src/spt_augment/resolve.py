@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,30 +42,44 @@ def apply_gpu_transform(pl_module: Any, batch: Any, dataloader_idx: int = 0) -> 
     if trainer is None:
         return batch
     stage = STAGES[str(trainer.state.stage.value)]
-    transform = find_gpu_transform(trainer, stage, dataloader_idx)
-    if transform is None:
-        return batch
-    if isinstance(transform, nn.Module):
-        transform.to(pl_module.device)
     key = (torch.initial_seed(), trainer.global_rank, stage, dataloader_idx)
     with drawing(*key, _batches_so_far(trainer, stage)):
-        return transform(batch)
+        loaders = _loaders(trainer, stage, dataloader_idx)
+        return _apply(loaders, batch, trainer, stage, pl_module.device)
 
 
-def find_gpu_transform(
-    trainer: Any, stage: str, dataloader_idx: int = 0
-) -> Callable[[Any], Any] | None:
-    """The transform for a stage: of the loader's data set, else of the data module.
+def _apply(loaders: Any, batch: Any, trainer: Any, stage: str, device: torch.device) -> Any:
+    """Apply each loader's transform to its part of a batch that several loaders filled."""
+    if isinstance(loaders, Mapping) and isinstance(batch, Mapping):
+        return {k: _apply(loaders[k], v, trainer, stage, device) for k, v in batch.items()}
+    if isinstance(loaders, (list, tuple)) and isinstance(batch, (list, tuple)):
+        parts = zip(loaders, batch, strict=True)
+        return type(batch)([_apply(one, part, trainer, stage, device) for one, part in parts])
+    transform = find_gpu_transform(trainer, stage, loaders)
+    if transform is None or batch is None:
+        return batch
+    if isinstance(transform, nn.Module):
+        transform.to(device)
+    return transform(batch)
+
+
+def find_gpu_transform(trainer: Any, stage: str, loader: Any) -> Callable[[Any], Any] | None:
+    """The transform for a loader: of its data set, else of the data module.
 
     Args:
         trainer: A Lightning Trainer.
         stage: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
-        dataloader_idx: Which of several loaders.
+        loader: The loader that the batch came from. Its data set is looked into (a subset's, or
+            those of a concatenation); the outermost transform counts.
+
+    Raises:
+        TypeError: If what is found is not callable.
+        ValueError: If joined data sets have different transforms, or a data module's mapping has
+            a key that is no stage.
     """
-    for dataset in _datasets(_loader(trainer, stage, dataloader_idx)):
-        own = getattr(dataset, "gpu_transform", None)
-        if own is not None:
-            return _callable(own, type(dataset).__name__)
+    own = _of_datasets(loader)
+    if own is not None:
+        return own
     found = getattr(getattr(trainer, "datamodule", None), "gpu_transform", None)
     if isinstance(found, Mapping):
         known = [word for words in SPELLINGS.values() for word in words]
@@ -115,8 +129,8 @@ def _callable(transform: Any, owner: str) -> Callable[[Any], Any]:
     return transform
 
 
-def _loader(trainer: Any, stage: str, index: int) -> Any:
-    """The loader a batch came from, or all of them when a combined loader mixes them."""
+def _loaders(trainer: Any, stage: str, index: int) -> Any:
+    """The loader a batch came from; in training all of them, as they were given."""
     combined = {
         "train": lambda: trainer.fit_loop._combined_loader,
         "val": lambda: _val_loop(trainer)._combined_loader,
@@ -125,8 +139,7 @@ def _loader(trainer: Any, stage: str, index: int) -> Any:
     }[stage]()
     if combined is None:
         return None
-    flat = combined.flattened
-    return flat if stage == "train" else flat[index : index + 1]
+    return combined.iterables if stage == "train" else combined.flattened[index]
 
 
 def _val_loop(trainer: Any) -> Any:
@@ -134,17 +147,36 @@ def _val_loop(trainer: Any) -> Any:
     return trainer.fit_loop.epoch_loop.val_loop if fitting else trainer.validate_loop
 
 
-def _datasets(loader: Any) -> Iterator[Any]:
-    """The data sets below loaders, from the outside in."""
-    pending = list(loader) if isinstance(loader, (list, tuple)) else [loader]
-    while pending:
-        item = pending.pop(0)
-        if item is None:
-            continue
-        yield item
-        inner = getattr(item, "dataset", None)
-        pending += [inner] if inner is not None else []
-        pending += list(getattr(item, "datasets", []) or [])
+def _of_datasets(loader: Any) -> Callable[[Any], Any] | None:
+    """The transform of the data sets below a loader, from the outside in, level by level."""
+    level = [loader]
+    while level:
+        found = {
+            id(own): _callable(own, type(item).__name__)
+            for item in level
+            if (own := getattr(item, "gpu_transform", None)) is not None
+        }
+        if len(found) > 1:
+            names = sorted({type(item).__name__ for item in level})
+            raise ValueError(
+                f"Joined data sets ({', '.join(names)}) have {len(found)} different "
+                "`gpu_transform`s, and a batch mixes their samples. Give one to the data set that "
+                "joins them, or to the data module."
+            )
+        if found:
+            return next(iter(found.values()))
+        level = [inner for item in level for inner in _inside(item)]
+    return None
+
+
+def _inside(item: Any) -> list[Any]:
+    """What a loader, a subset or a concatenation holds."""
+    if isinstance(item, Mapping):
+        return list(item.values())
+    if isinstance(item, (list, tuple)):
+        return list(item)
+    inner = getattr(item, "dataset", None)
+    return [*([] if inner is None else [inner]), *(getattr(item, "datasets", None) or [])]
 
 
 def _batches_so_far(trainer: Any, stage: str) -> int:
