@@ -36,12 +36,14 @@ class SignalRank(parts.SignalAt):
 
 
 class FailOn(pl.Callback):
-    def __init__(self, rank, batch):
-        self.rank, self.batch = rank, batch
+    def __init__(self, rank, batch, hard):
+        self.rank, self.batch, self.hard = rank, batch, hard
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_rank == self.rank and batch_idx == self.batch:
             note("failed", time.time())
+            if self.hard:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError(f"planned failure of rank {self.rank}")
 
 
@@ -70,8 +72,8 @@ def resume(kinds):
     note(whole.trainer.global_rank, str(whole.run_dir))
 
 
-def fail(rank):
-    run = parts.start("plain", FailOn(rank, 1), **DDP)
+def fail(rank, hard):
+    run = parts.start("plain", FailOn(rank, 1, hard), **DDP)
     try:
         run()
     finally:
@@ -97,4 +99,4 @@ if __name__ == "__main__":
     elif task == "preempt":
         preempt()
     else:
-        fail(int(task[-1]))
+        fail(int(task[-1]), hard=task.startswith("kill"))

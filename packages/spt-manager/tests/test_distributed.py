@@ -61,6 +61,14 @@ def test_a_failure_of_one_rank_ends_all_and_is_recorded(tmp_path, rank):
     assert "on_train_batch_start" in state["error"]
 
 
+def test_a_rank_that_is_killed_ends_all(tmp_path):
+    done = start(tmp_path, "kill1")
+    assert time.time() - json.loads((tmp_path / "note-failed").read_text()) < 60
+    assert done.returncode != 0
+    (state,) = sidecars(tmp_path)
+    assert state["status"] == "failed"
+
+
 def test_the_exit_code_of_a_preempted_run(tmp_path):
     done = start(tmp_path, "preempt")
     assert done.returncode == 75, done.stderr[-3000:]

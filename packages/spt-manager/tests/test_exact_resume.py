@@ -265,6 +265,24 @@ def test_a_stop_inside_validation(cache, undisturbed, batch):
     assert_same(undisturbed("plain"), outcome(stop_and_go_on("plain", [("validation", batch)])))
 
 
+@pytest.mark.parametrize("schedule", ["step", "hooks"])
+@pytest.mark.parametrize("kind", list(LOADERS))
+def test_a_crash_after_the_end_of_an_epoch(cache, undisturbed, kind, schedule):
+    """The checkpoint of the epoch's end is the last one; nothing tells that a crash is coming."""
+
+    class Crash(pl.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == BATCHES:
+                raise RuntimeError("planned failure")
+
+    first = start(kind, Crash(), schedule, "crashed")
+    with pytest.raises(RuntimeError, match="planned failure"):
+        first()
+    again = start(kind, None, schedule, "crashed")
+    again()
+    assert_same(undisturbed(kind, schedule), outcome(again))
+
+
 def test_many_stops(cache, undisturbed):
     stops = [("train", 1), ("validation", 1), ("train", 0), ("train", 2), ("validation", 3)]
     assert_same(undisturbed("stateful"), outcome(stop_and_go_on("stateful", stops)))

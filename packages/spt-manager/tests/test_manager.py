@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from spt_manager import Manager, config_context, place
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
-from spt_manager.launch import run_config
 from spt_registry import RegistryLogger, open_registry
 from torch.utils.data import DataLoader
 
@@ -264,51 +263,6 @@ def test_validate_and_test_prepare_for_themselves(tmp_path, cache):
     assert len(run.predict()) == 3
 
 
-CONFIG = """
-trainer: {_target_: lightning.Trainer, accelerator: cpu, max_epochs: 2, log_every_n_steps: 1,
-          enable_progress_bar: false, enable_model_summary: false}
-module: {_target_: managed_parts.Model, width: 3}
-data: {_target_: managed_parts.Data}
-seed: 1
-"""
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    (tmp_path / "managed_parts.py").write_text(
-        "import lightning as pl, torch\n"
-        "class Model(pl.LightningModule):\n"
-        "    def __init__(self, width):\n"
-        "        super().__init__()\n"
-        "        self.layer = torch.nn.Linear(4, width)\n"
-        "    def training_step(self, batch, batch_idx):\n"
-        "        return self.layer(batch).square().mean()\n"
-        "    def configure_optimizers(self):\n"
-        "        return torch.optim.SGD(self.parameters(), lr=0.1)\n"
-        "class Data(pl.LightningDataModule):\n"
-        "    def train_dataloader(self):\n"
-        "        return torch.utils.data.DataLoader(torch.randn(8, 4), batch_size=4)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    return tmp_path / "config.yaml"
-
-
-def test_a_yaml_runs_with_overrides_and_is_recorded(config, cache):
-    run_config(config, ["module.width=5", "trainer.max_epochs=1"])
-    (record,) = open_registry(cache_dir=cache).query()
-    assert record.status == "completed"
-    assert record.hparams["module.width"] == 5
-    assert record.config["trainer"]["max_epochs"] == 1
-
-
-def test_a_multirun_makes_one_run_per_value(config, cache):
-    run_config(config, ["module.width=2,6"], multirun=True)
-    widths = {record.hparams["module.width"] for record in open_registry(cache_dir=cache).query()}
-    assert widths == {2, 6}
-
-
 def test_configurations_are_built_once(tmp_path, cache):
     made = []
 
@@ -348,11 +302,3 @@ def test_wrong_arguments_are_named_at_once(arguments, kind, message):
 def test_a_factory_that_makes_something_else_is_named(tmp_path):
     with pytest.raises(TypeError, match="`module` made a Linear, expected a LightningModule"):
         Manager(make_trainer(tmp_path), lambda: torch.nn.Linear(1, 1))()
-
-
-def test_a_configuration_without_its_parts_is_named(tmp_path):
-    (tmp_path / "half.yaml").write_text("trainer: {}\n")
-    with pytest.raises(KeyError, match=r"lacks \['module', 'data'\]; it has \['trainer'\]"):
-        run_config(tmp_path / "half.yaml")
-    with pytest.raises(FileNotFoundError, match="no configuration file"):
-        run_config(tmp_path / "none.yaml")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import lightning as pl
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 Kinds = type | tuple[type, ...]
+
+
+class BuildError(RuntimeError):
+    """A part of a configuration could not be made; the message says which and why."""
 
 
 def check_form(name: str, value: Any, kinds: Kinds) -> None:
@@ -31,41 +37,102 @@ def check_form(name: str, value: Any, kinds: Kinds) -> None:
     )
 
 
-def build(name: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
+def build(name: str, value: Any, kinds: Kinds, **given: Any) -> Any:
     """The instance itself, or what the configuration or the factory makes.
 
     Args:
         name: Name of the argument, for messages.
         value: In any form that :func:`check_form` accepts.
         kinds: What it must be in the end.
-        **defaults: Arguments that a configuration leaves out.
+        **given: Arguments that a configuration's target gets beside its own.
 
     Raises:
+        BuildError: If a ``_target_`` fails, with its path in the configuration.
         TypeError: If something else was made.
     """
     if isinstance(value, kinds):
         return value
-    if isinstance(value, Mapping):
-        from hydra.utils import instantiate
-
-        absent = {key: item for key, item in defaults.items() if key not in value}
-        made = instantiate(value, **absent, _convert_="object")
-    else:
-        made = value()
+    made = make(as_node(name, value), **given) if isinstance(value, Mapping) else value()
     if not isinstance(made, kinds):
         raise TypeError(f"`{name}` made a {type(made).__name__}, expected a {_names(kinds)}.")
     return made
 
 
-def snapshot(**parts: Any) -> dict[str, Any]:
-    """The configurations among the parts, nested, with plain values."""
-    config: dict[str, Any] = {}
-    for name, value in parts.items():
-        if isinstance(value, DictConfig):
-            config[name] = OmegaConf.to_container(value, resolve=True)
-        elif isinstance(value, Mapping):
-            config[name] = dict(value)
-    return config
+def build_trainer(value: Any) -> tuple[pl.Trainer, list[Any]]:
+    """The trainer, and the entries of its callbacks that wait for the module.
+
+    An entry with ``_partial_: true`` is a function of the module.
+
+    Raises:
+        BuildError: If a ``_target_`` fails, with its path in the configuration.
+        TypeError: If something else was made.
+    """
+    if not isinstance(value, Mapping) or not value.get("callbacks"):
+        return build("trainer", value, pl.Trainer), []
+    node = as_node("trainer", value)
+    entries = [make(entry) if isinstance(entry, DictConfig) else entry for entry in node.callbacks]
+    with open_dict(node):
+        del node["callbacks"]
+    ready = [entry for entry in entries if isinstance(entry, pl.Callback)]
+    waiting = [entry for entry in entries if not isinstance(entry, pl.Callback)]
+    return build("trainer", node, pl.Trainer, callbacks=ready), waiting
+
+
+def callbacks_of_module(waiting: list[Any], module: pl.LightningModule) -> list[pl.Callback]:
+    """What the waiting entries make of the module.
+
+    Raises:
+        TypeError: If an entry is no function, or makes no callback.
+    """
+    made = []
+    for entry in waiting:
+        callback = entry(module=module) if callable(entry) else entry
+        if not isinstance(callback, pl.Callback):
+            raise TypeError(
+                f"`trainer.callbacks` made a {type(callback).__name__}, expected a Callback or, "
+                "with `_partial_: true`, a function of `module` that makes one."
+            )
+        made.append(callback)
+    return made
+
+
+def as_node(name: str, value: Mapping[str, Any]) -> DictConfig:
+    """A configuration that knows its place, so that errors can name it; a copy."""
+    if isinstance(value, DictConfig) and value._get_root() is not value:
+        root: Any = value._get_root()
+        root = root.copy()  # interpolations reach the rest of the file
+        node = OmegaConf.select(root, str(value._get_full_key(None)))
+    elif isinstance(value, DictConfig):
+        node = OmegaConf.create({name: value.copy()})[name]
+    else:
+        node = OmegaConf.create({name: _plain(value)}, flags={"allow_objects": True})[name]
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def make(node: Any, **given: Any) -> Any:
+    """What a configuration's ``_target_`` makes.
+
+    Raises:
+        BuildError: With the path in the configuration.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **given, _convert_="object")
+    except InstantiationException as error:
+        reason, _, path = str(error).partition("\nfull_key: ")
+        path = path or node._get_full_key(None)
+        cause = error.__cause__ or error
+        told = re.sub(r"^Error in call to target '([^']*)':\n", r"\1: ", reason)
+        raise BuildError(f"`{path}` failed: {told}") from cause
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _names(kinds: Kinds) -> str:

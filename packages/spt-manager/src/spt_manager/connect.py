@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +75,28 @@ def make_exact(trainer: pl.Trainer, run_dir: Path, stops: StopRequests, settings
 
 def quieten_workers(trainer: pl.Trainer) -> None:
     """Let the workers of each loader that the trainer takes up leave signals to this process."""
-    process = trainer.strategy.process_dataloader
+    strategy: Any = trainer.strategy
+    process = strategy.process_dataloader
 
     def quiet(loader: Any) -> Any:
         _auto_add_worker_init_fn(loader, trainer.global_rank)  # ours comes after Lightning's
         quieten(loader)
         return process(loader)
 
-    trainer.strategy.process_dataloader = quiet  # type: ignore[method-assign]
+    strategy.process_dataloader = quiet
 
 
 def exclude_bias_norm(module: pl.LightningModule) -> None:
     """Give a module's ``optim`` the setting, unless its optimizer says something itself."""
-    optim = getattr(module, "optim", None)
-    if not isinstance(optim, MutableMapping) or "optimizer" not in optim:
+    given = getattr(module, "optim", None)
+    optim: Any = {"optimizer": given} if isinstance(given, (str, type)) else given
+    if not isinstance(optim, Mapping) or "optimizer" not in optim:
         return
     optimizer = optim["optimizer"]
     if isinstance(optimizer, (str, type)):
-        optim["optimizer"] = {"type": optimizer, "exclude_bias_norm": True}
-    elif isinstance(optimizer, Mapping):
-        optim["optimizer"] = {"exclude_bias_norm": True, **optimizer}
+        optimizer = {"type": optimizer}
+    if isinstance(optimizer, Mapping):
+        module.optim = {  # type: ignore[assignment]
+            **optim,
+            "optimizer": {"exclude_bias_norm": True, **optimizer},
+        }

@@ -45,7 +45,8 @@ def add_default_callbacks(trainer: pl.Trainer, settings: Settings) -> None:
         replace_summary(trainer)
     new = default_callbacks({**wanted, "module_summary": False})
     if settings.cleanup != KEPT:
-        new.append(CleanUpCallback(**{f"keep_{name}": on for name, on in settings.cleanup.items()}))
+        kept: dict[str, Any] = {f"keep_{name}": on for name, on in settings.cleanup.items()}
+        new.append(CleanUpCallback(**kept))
     have = tuple(type(entry) for entry in callbacks_of(trainer))
     insert_before_savers(trainer, [entry for entry in new if not isinstance(entry, have)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from spt_registry import RegistryLogger
 from spt_registry.run import RunDir, RunIdentity, open_run_dir, requeue, resolve_identity
 from spt_registry.run.files import flatten
 
-from spt_manager.build import build, check_form, snapshot
+from spt_manager.build import build, build_trainer, callbacks_of_module, check_form
 from spt_manager.checkpointing import AtomicCheckpointIO, newest_good
 from spt_manager.checkpointing.files import sweep
 from spt_manager.config import Settings, get_config
 from spt_manager.connect import connect_run_dir, exclude_bias_norm, is_unasked, make_exact
-from spt_manager.defaults import add_teacher_update, callbacks_of
+from spt_manager.defaults import add_teacher_update, callbacks_of, insert_before_savers
 from spt_manager.place import shared_place, slot_in_job
 from spt_manager.preemption import Stopped, StopRequests
+from spt_manager.record import snapshot
 from spt_manager.status import RunStatus, leave_failed
+from spt_manager.trackers import Trackers
 
 
 class Manager:
@@ -44,6 +46,8 @@ class Manager:
         weights_only: Refuse to unpickle arbitrary objects from checkpoints.
         compile: Compile the module in place.
         run_id: Id of the run; by default the launcher's, or a random one.
+        config: The whole configuration, for the record; by default those of the three parts. Secrets
+            in it are masked.
 
     Raises:
         FileNotFoundError: If there is no file at ``ckpt_path``.
@@ -61,6 +65,7 @@ class Manager:
         compile: bool = False,
         *,
         run_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         check_form("trainer", trainer, pl.Trainer)
         check_form("module", module, pl.LightningModule)
@@ -73,10 +78,12 @@ class Manager:
         self.weights_only = weights_only
         self.compile = compile
         self._given = {"trainer": trainer, "module": module, "data": data}
+        self._config = snapshot(self._given if config is None else config)
         self._identity = resolve_identity(run_id=run_id)
         self._built = False
         self._stops = StopRequests()
         self._place: RunDir | None = None
+        self._trackers: Trackers | None = None
         self._runs = 0
 
     @property
@@ -146,7 +153,8 @@ class Manager:
             return
         if self.seed is not None:
             pl.seed_everything(self.seed, workers=True, verbose=False)
-        self.trainer: pl.Trainer = build("trainer", self._given["trainer"], pl.Trainer)
+        self.trainer: pl.Trainer
+        self.trainer, self._waiting = build_trainer(self._given["trainer"])
 
     def _build_rest(self, settings: Settings) -> None:
         if self._built:
@@ -157,6 +165,7 @@ class Manager:
             self.data = build("data", self.data, pl.LightningDataModule)
         if settings.exclude_bias_norm:
             exclude_bias_norm(self.module)
+        insert_before_savers(self.trainer, callbacks_of_module(self._waiting, self.module))
         add_teacher_update(self.trainer, self.module)
         if self.compile:
             self.module.compile()
@@ -177,13 +186,15 @@ class Manager:
         with shared_place(self.trainer, find) as place:
             self._place = place
             if self.trainer.is_global_zero:
-                sweep(place.path / "checkpoints")
+                for folder in (place.path, place.path / "checkpoints"):
+                    sweep(folder)
                 verb = "goes on" if place.resumed or known else "starts"
                 Console(soft_wrap=True).print(f"Run {place.run_id} {verb} in {place.path}")
             if known is None:
                 connect_run_dir(self.trainer, place.path, settings)
                 make_exact(self.trainer, place.path, self._stops, settings)
             self._connect_registry(settings)
+            self._connect_trackers(place, new=known is None)
             yield
 
     def _in_job(self) -> RunIdentity:
@@ -198,7 +209,7 @@ class Manager:
             return
         registry = found[0] if found else RegistryLogger()
         registry.attach(self._place.path, self.run_id, self._identity.tags)
-        registry.config = snapshot(**self._given)
+        registry.config = self._config
         # our files replace what Lightning writes unasked
         kept = [e for e in self.trainer.loggers if e is not registry and not is_unasked(e)]
         self.trainer.loggers = [registry, *kept]
@@ -207,6 +218,13 @@ class Manager:
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(entry, RunStatus) for entry in callbacks):
             callbacks.insert(0, RunStatus(registry, self._place.path))
+
+    def _connect_trackers(self, place: RunDir, new: bool) -> None:
+        if new:
+            self._trackers = Trackers(flatten(self._config))
+            callbacks_of(self.trainer).append(self._trackers)
+            if self.trainer.is_global_zero:
+                self._trackers.connect(self.trainer, place.path, place.run_id)
 
     def _starting_point(self) -> Path | None:
         """The checkpoint to load: the run's own when it goes on, else the user's."""
@@ -222,8 +240,11 @@ class Manager:
         options: dict[str, Any] = {"ckpt_path": None if ckpt_path is None else str(ckpt_path)}
         if "weights_only" in inspect.signature(method).parameters:
             options["weights_only"] = self.weights_only
+        failed = True
         try:
-            return method(self.module, datamodule=self.data, **options)
+            found = method(self.module, datamodule=self.data, **options)
+            failed = False
+            return found
         except Stopped as stopped:
             if stopped.reason == "preempted" and self.trainer.is_global_zero:
                 logger.info(requeue() or "SLURM was asked to start this job again.")
@@ -232,3 +253,6 @@ class Manager:
             if not self.trainer.is_global_zero and self.run_dir is not None:
                 leave_failed(self.run_dir, error)
             raise
+        finally:
+            if self._trackers is not None:
+                self._trackers.end(failed)

@@ -12,9 +12,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as pl
 import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy
 from loguru import logger
 from spt_registry.run import RunDir
 
@@ -68,7 +70,7 @@ def shared_place(trainer: pl.Trainer, find: Callable[[], RunDir]) -> Iterator[Ru
         )
     if together:
         before = rng_state()
-        trainer.strategy.setup_environment()  # seeds again, which must not change the module
+        meet(trainer)  # seeds again, which must not change the module
         set_rng_state(before)
     with _found(trainer, find, together) as place:
         if not together and trainer.world_size > 1:
@@ -101,6 +103,17 @@ def _found(trainer: pl.Trainer, find: Callable[[], RunDir], together: bool) -> I
     finally:
         if lock is not None:
             lock.release()
+
+
+def meet(trainer: pl.Trainer) -> None:
+    """Make the process group of a trainer's ranks, which the trainer will find made."""
+    strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy):  # its own way needs the module, not built yet
+        unbuilt: Any = strategy
+        unbuilt.accelerator.setup_device(unbuilt.root_device)
+        unbuilt._setup_distributed()
+    else:
+        strategy.setup_environment()
 
 
 def _all_started(trainer: pl.Trainer) -> bool:

@@ -8,19 +8,33 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
+FINISHED = "_iterator_finished"
+"""Where torchdata's loader says that its epoch is over."""
+
 
 def is_stateful(loader: Any) -> bool:
     """Whether a loader can say where it is."""
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-def load_states(combined: CombinedLoader, states: list[Any]) -> None:
-    """Give each loader with a state its own; the order is that of the checkpoint."""
+def load_states(combined: CombinedLoader, states: list[Any], *, between: bool = False) -> None:
+    """Give each loader with a state its own; the order is that of the checkpoint.
+
+    Args:
+        combined: The loaders.
+        states: What they were at the checkpoint.
+        between: The epoch was over, though a loader whose length is known was not asked for more:
+            it takes up the state of its sampler and data set, and begins anew when it is started.
+    """
     stateful = [loader for loader in combined.flattened if is_stateful(loader)]
     if not states or len(stateful) != len(states):
         return
     for loader, state in zip(stateful, states, strict=True):
-        loader.load_state_dict(state)
+        if between and FINISHED in state:
+            loader.load_state_dict({**state, FINISHED: True})
+            iter(loader)
+        else:
+            loader.load_state_dict(state)
 
 
 def fast_forward(fetcher: Any, batches: int) -> None:

@@ -144,7 +144,8 @@ class ExactFitLoop(_FitLoop):
     def _load_combined_loader_states(self) -> None:
         """Load them, and set the random state from which Lightning starts the loaders next."""
         assert self._combined_loader is not None
-        load_states(self._combined_loader, self._combined_loader_states_to_load)
+        states, between = self._combined_loader_states_to_load, self.standing == "epoch"
+        load_states(self._combined_loader, states, between=between)
         loaded = self.state.loaded
         if self.standing is None or loaded is None:
             self.state.loaders_start(self._combined_loader)
@@ -152,7 +153,6 @@ class ExactFitLoop(_FitLoop):
         epoch: Any = self.epoch_progress.current
         for loader in self._combined_loader.flattened:
             _set_sampler_epoch(loader, epoch.processed)
-        between = self.standing == "epoch"
         self._resumed_rng = loaded["rng" if between else "epoch_rng"]
         self._resumed_generators = loaded["generators" if between else "epoch_generators"]
         start = starting_from(self._combined_loader, self._resumed_generators)
@@ -175,7 +175,8 @@ class ExactFitLoop(_FitLoop):
             set_rng_state(started)
             return
         assert self._combined_loader is not None
-        load_states(self._combined_loader, self._combined_loader_states_to_load)
+        load_states(self._combined_loader, self._combined_loader_states_to_load, between=True)
+        set_rng_state(now)
         with starting_from(self._combined_loader, self._resumed_generators):
             iter(data_fetcher)
 

@@ -1,0 +1,38 @@
+"""Weights & Biases, by Lightning's ``WandbLogger``; online and offline alike."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from spt_manager.trackers.base import Identity, Tracker, present
+
+
+class WandbTracker(Tracker):
+    """Keep the id, project and entity.
+
+    Offline, each attempt is a folder ``wandb/offline-run-*-{id}`` of the run's directory; ``wandb
+    sync --append`` makes one run of them.
+    """
+
+    name = "wandb"
+    logger_class = "WandbLogger"
+    same = ("project", "entity")
+
+    def identity(self, logger: Any, run_id: str) -> Identity:
+        """The user's id, or a new one: W&B never gives an id again, and SLURM does."""
+        wanted = logger._wandb_init
+        new = wanted.get("id") or secrets.token_hex(4)
+        return present({"id": new, **{name: wanted.get(name) for name in self.same}})
+
+    def anchor(self, logger: Any, run_dir: Path, identity: Identity, resumed: bool) -> None:
+        """Write below the run's directory under the id."""
+        logger._wandb_init.update(id=identity["id"], resume="allow", dir=str(run_dir))
+        logger._id, logger._save_dir = identity["id"], str(run_dir)
+
+    def end(self, logger: Any, failed: bool) -> None:
+        """Finish it, so that a sweep in one process makes several runs."""
+        if logger._experiment is not None and hasattr(logger._experiment, "finish"):
+            logger._experiment.finish(exit_code=int(failed))
+            logger._experiment = None

@@ -1,0 +1,311 @@
+"""What goes wrong around a run: signals, workers, callbacks, full disks, a second Manager."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as pl
+import pytest
+import torch
+from loguru import logger
+from spt_manager import RunInUseError, Stopped, config_context
+from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
+from spt_manager.place import RunLock
+from spt_manager.workers import QuietWorker
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parent))
+import test_exact_resume as parts
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with config_context(cache_dir=str(tmp_path / "cache"), **parts.QUIET):
+        yield tmp_path / "cache"
+
+
+@pytest.fixture
+def messages():
+    found = []
+    sink = logger.add(lambda message: found.append(str(message)), level="INFO")
+    yield found
+    logger.remove(sink)
+
+
+def sidecar(run):
+    return json.loads((run.run_dir / "sidecar.json").read_text())
+
+
+class At(pl.Callback):
+    """Calls a function at the start of a chosen training batch."""
+
+    def __init__(self, step, function):
+        self.step, self.function = step, function
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step:
+            self.function(trainer)
+
+
+def interrupt(trainer):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_stops_with_a_checkpoint_and_handlers_are_put_back(cache, number):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    run = parts.start("plain", parts.SignalAt("train", 1, number))
+    with pytest.raises(Stopped, match="preempted and can be continued") as stopped:
+        run()
+    assert stopped.value.code == 75
+    assert sidecar(run)["status"] == "preempted"
+    assert torch.load(run.run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_the_first_ctrl_c_saves_and_the_run_goes_on_exactly(cache):
+    first = parts.start("plain", At(5, interrupt), run_id="mine")
+    with pytest.raises(Stopped) as stopped:
+        first()
+    assert stopped.value.code == 130
+    assert sidecar(first)["status"] == "interrupted"
+    again = parts.start("plain", run_id="mine")
+    again()
+    whole = parts.start("plain")
+    whole()
+    parts.assert_same(parts.outcome(whole), parts.outcome(again))
+
+
+def test_the_second_ctrl_c_ends_at_once(cache):
+    def twice(trainer):
+        interrupt(trainer)
+        time.sleep(0.01)
+        interrupt(trainer)
+        time.sleep(5)
+
+    run = parts.start("plain", At(2, twice))
+    began = time.monotonic()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run()
+    assert time.monotonic() - began < 5
+    assert sidecar(run)["status"] == "interrupted"
+    assert not (run.run_dir / "checkpoints" / "last.ckpt").exists()
+
+
+class Broken(parts.Rows):
+    def __getitem__(self, i):
+        if i == 7:
+            raise ValueError("planned failure of row 7")
+        return super().__getitem__(i)
+
+
+class BrokenData(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Broken(), batch_size=4, num_workers=1)
+
+
+def test_a_failure_in_a_worker_stands_in_the_sidecar(cache):
+    run = parts.start("plain")
+    run._given["data"] = BrokenData()
+    with pytest.raises(ValueError, match="planned failure of row 7"):
+        run()
+    state = sidecar(run)
+    assert state["status"] == "failed"
+    assert "DataLoader worker process 0" in state["error"]
+    assert "planned failure of row 7" in state["error"]
+
+
+def test_a_failure_in_a_callback_stands_in_the_sidecar(cache):
+    def fail(trainer):
+        raise KeyError("planned")
+
+    run = parts.start("plain", At(2, fail))
+    with pytest.raises(KeyError, match="planned"):
+        run()
+    assert sidecar(run)["status"] == "failed"
+    assert "on_train_batch_start" in sidecar(run)["error"]
+
+
+def test_a_signal_to_the_whole_process_group_leaves_the_workers(cache):
+    """As a scheduler or a terminal sends it; a worker that died would fail the batch."""
+    program = (
+        "import os, signal, sys\n"
+        "import test_failures as t\n"
+        "from spt_manager import set as set_config\n"
+        f"set_config(cache_dir={str(cache)!r}, **t.parts.QUIET)\n"
+        "def signal_all(trainer):\n"
+        "    os.killpg(0, getattr(signal, sys.argv[1]))\n"
+        "t.parts.start('workers', t.At(5, signal_all), run_id=sys.argv[1])()\n"
+    )
+    for name, code in (("SIGTERM", 75), ("SIGINT", 130)):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, name],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stderr[-3000:]
+        again = parts.start("workers", run_id=name)
+        again()
+        assert [attempt["status"] for attempt in sidecar(again)["attempts"]][1:] == ["completed"]
+
+
+def test_a_worker_outlives_one_sigterm_only():
+    program = (
+        "import os, signal\n"
+        "from spt_manager.workers import QuietWorker\n"
+        "QuietWorker(print)(3)\n"
+        "for number in (2, 10, 12, 15):\n"
+        "    os.kill(os.getpid(), number)\n"
+        "print('alive', flush=True)\n"
+        "os.kill(os.getpid(), 15)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "3\nalive\n"
+    assert done.returncode == -signal.SIGTERM
+    assert QuietWorker(None) == QuietWorker(None)
+
+
+def test_a_second_manager_on_one_directory_is_refused(cache):
+    seen = []
+
+    def another(trainer):
+        with pytest.raises(RunInUseError, match="in use by another Manager of this process"):
+            parts.start("plain", run_id="mine")()
+        seen.append(True)
+
+    run = parts.start("plain", At(1, another), run_id="mine")
+    run()
+    assert seen == [True]
+    assert sidecar(run)["status"] == "completed"
+
+
+def test_another_process_on_one_directory_is_refused(tmp_path):
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    program = (
+        "import sys; from pathlib import Path; from spt_manager.place import RunLock\n"
+        "RunLock(Path(sys.argv[1])).acquire()"
+    )
+
+    def try_it():
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    refused = try_it()
+    assert f"is in use by process {os.getpid()} on" in refused.stderr
+    assert "give this run another `run_id`" in refused.stderr
+    lock.release()
+    assert try_it().returncode == 0
+
+
+def test_a_read_only_cache_dir_is_refused_before_training(tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    folder.chmod(0o555)
+    run = parts.start("plain")
+    with config_context(cache_dir=str(folder), **parts.QUIET):
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(OSError, match=r"read-only' cannot be written \(Permission denied"):
+                run()
+        finally:
+            if root:
+                os.seteuid(0)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_disk_that_is_full_for_a_while(cache, messages, background):
+    """The kernel refuses to write the second epoch's checkpoint; training goes on, loudly."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = []
+
+    def fill(trainer):
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        size = (folder / "last.ckpt").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size * 3 // 4, limits[1]))
+
+    def free(trainer):
+        trainer.strategy.checkpoint_io.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        last = newest_good(Path(trainer.default_root_dir) / "checkpoints")
+        kept.append(torch.load(last, weights_only=True)["global_step"])
+
+    try:
+        with config_context(background_checkpoint=background):
+            run = parts.start("plain", own=[At(5, fill), At(9, free)])
+            run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept == [4]
+    assert any("could not be written" in text and "Training goes on" in text for text in messages)
+    last = run.run_dir / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 12
+    assert sidecar(run)["status"] == "completed"
+    assert list(run.run_dir.rglob("*.tmp")) == []
+
+
+def test_what_is_saved_in_the_background_is_what_was_there(tmp_path):
+    io = AtomicCheckpointIO(background=True)
+    weight = torch.zeros(300, 300)
+    for step in range(3):
+        weight += 1
+        io.save_checkpoint({"weight": weight, "step": step, "n": [weight]}, tmp_path / "last.ckpt")
+        weight += 10
+    io.wait()
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (saved["weight"][0, 0], saved["n"][0][0, 0], saved["step"]) == (23.0, 23.0, 2)
+    assert torch.load(tmp_path / "last-previous.ckpt", weights_only=True)["weight"][0, 0] == 12.0
+    assert all(is_whole(path) for path in tmp_path.iterdir())
+
+
+def test_the_umask_decides_who_reads_a_checkpoint(tmp_path):
+    old = os.umask(0o027)
+    try:
+        AtomicCheckpointIO().save_checkpoint({"x": 1}, tmp_path / "last.ckpt")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "last.ckpt").stat().st_mode & 0o777 == 0o640
+
+
+def test_weights_only_is_left_off_in_words_alone(cache, tmp_path):
+    class Odd:
+        pass
+
+    torch.save({"odd": Odd.__init__}, tmp_path / "odd.ckpt")
+    run = parts.start("plain")
+    run.ckpt_path = tmp_path / "odd.ckpt"
+    with pytest.raises(Exception, match="[Ww]eights.only|Unsupported"):
+        run()
+
+
+def test_a_manager_needs_no_main_thread(cache):
+    import threading
+
+    failures = []
+
+    def work():
+        try:
+            parts.start("plain", max_epochs=1)()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert failures == []

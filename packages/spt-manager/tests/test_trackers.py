@@ -1,0 +1,147 @@
+"""Experiment trackers, each for real: one identity per run directory, no duplicates on resume."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import lightning as pl
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from spt_manager import Manager, TrackioLogger, config_context
+from spt_manager.trackers.connect import read_identity
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*dataloader.*", "ignore::DeprecationWarning", "ignore::ResourceWarning"
+)
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.chdir(tmp_path)
+    quiet = {"env_dump": False, "trainer_info": False}
+    with config_context(cache_dir=str(tmp_path / "cache"), default_callbacks=quiet):
+        yield tmp_path / "cache"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"], "nothing lies elsewhere"
+
+
+def fit(logger, epochs, run_id="mine", fail_at=None):
+    from managed_parts import Data, Model
+
+    class Failing(pl.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == fail_at:
+                raise RuntimeError("planned failure")
+
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=logger,
+        callbacks=[Failing()],
+    )
+    module = {"_target_": "managed_parts.Model", "width": 3, "api_key": "abc123"}
+    assert Model
+    run = Manager(trainer=trainer, module=module, data=Data(), seed=0, run_id=run_id)
+    with pytest.raises(RuntimeError, match="planned") if fail_at is not None else nullcontext():
+        run()
+    return run
+
+
+def test_wandb_offline_goes_on_under_one_id():
+    first = fit(WandbLogger(project="p", offline=True), 1)
+    again = fit(WandbLogger(project="p", offline=True), 2)
+    other = fit(WandbLogger(project="p", offline=True), 1, run_id="other")
+    assert first.run_dir == again.run_dir
+    identity = read_identity(first.run_dir / "wandb_resume.json")
+    folders = sorted(path.name for path in (first.run_dir / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert all(name.endswith(f"-{identity['id']}") for name in folders)
+    assert read_identity(other.run_dir / "wandb_resume.json")["id"] != identity["id"]
+    again.validate()  # after the end, offline too
+    binary = b"".join(path.read_bytes() for path in first.run_dir.rglob("*.wandb"))
+    assert b"module.width" in binary
+    assert b"abc123" not in binary
+
+
+def test_another_project_is_another_run():
+    fit(WandbLogger(project="p", offline=True), 1)
+    run = fit(WandbLogger(project="q", offline=True), 2)
+    names = {path.name.rsplit("-", 1)[1] for path in (run.run_dir / "wandb").glob("offline-run-*")}
+    assert len(names) == 2
+    assert read_identity(run.run_dir / "wandb_resume.json")["project"] == "q"
+
+
+def test_tensorboard_shows_each_step_once():
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = fit(TensorBoardLogger("logs"), 3, fail_at=3)
+    fit(TensorBoardLogger("logs"), 3)
+    events = EventAccumulator(str(run.run_dir / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("fit/loss")] == [0, 1, 2, 3, 4, 5]
+    assert len(list((run.run_dir / "tensorboard").glob("events*"))) == 2
+
+
+def test_trackio_goes_on_under_one_name(cache, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(cache / "trackio"))
+    import trackio.sqlite_storage as storage
+
+    monkeypatch.setattr(storage, "TRACKIO_DIR", cache / "trackio")
+    (cache / "trackio").mkdir(parents=True)
+    first = fit(TrackioLogger("p", group="g"), 1)
+    fit(TrackioLogger("p", group="g"), 2)
+    assert storage.SQLiteStorage.get_runs("p") == ["mine"]
+    rows = storage.SQLiteStorage.get_logs("p", "mine")
+    assert sorted(row["step"] for row in rows if "fit/loss" in row) == [0, 1, 2, 3]
+    identity = {"project": "p", "name": "mine", "group": "g"}
+    assert read_identity(first.run_dir / "trackio_resume.json") == identity
+    with pytest.raises(ValueError, match="either `server_url` or `space_id`"):
+        TrackioLogger("p", server_url="http://x", space_id="a/b")
+
+
+def test_swanlab_goes_on_under_one_id(cache):
+    program = (
+        "import sys, test_trackers as t\n"
+        "from spt_manager import set as set_config\n"
+        "from swanlab.integration.pytorch_lightning import SwanLabLogger\n"
+        f"set_config(cache_dir={str(cache)!r})\n"
+        "run = t.fit(SwanLabLogger(project='p', mode='offline'), int(sys.argv[1]))\n"
+        "print('DIR', run.run_dir)\n"
+    )
+    for epochs in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, epochs],
+            env={**os.environ, "PYTHONPATH": str(HERE), "HOME": str(cache)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    run_dir = Path(done.stdout.rpartition("DIR ")[2].strip())
+    identity = read_identity(run_dir / "swanlab_resume.json")
+    attempts = [path for path in (run_dir / "swanlog").iterdir() if path.name.startswith("run-")]
+    assert attempts
+    assert all(identity["id"] in path.name for path in attempts)
+
+
+def test_an_unreadable_identity_begins_a_new_run(tmp_path, cache):
+    cache.mkdir()
+    path = cache / "wandb_resume.json"
+    path.write_text('{"id"')
+    assert read_identity(path) is None
+    path.write_text(json.dumps({"id": "a"}))
+    assert read_identity(path) == {"id": "a"}
+
+
+def test_two_loggers_of_one_kind_are_refused():
+    loggers = [WandbLogger(project="p", offline=True), WandbLogger(project="q", offline=True)]
+    with pytest.raises(RuntimeError, match="A run has one WandbLogger, got 2"):
+        fit(loggers, 1)
