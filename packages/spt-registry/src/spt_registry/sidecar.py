@@ -16,6 +16,7 @@ ALIASES = {"success": "completed", "finished": "completed"}
 MAX_BYTES = 64 * 1024 * 1024
 LAST_SECOND = 253402300799.0  # of the year 9999
 NOT_FINITE = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}
+DECODER = json.JSONDecoder(parse_constant=NOT_FINITE.__getitem__)
 
 
 class BrokenSidecarError(ValueError):
@@ -70,10 +71,18 @@ def write_hparams(run_dir: str | Path, hparams: dict[str, Any]) -> None:
 def load_sidecar(path: str | Path) -> dict[str, Any]:
     """A sidecar whose fields have the kinds that readers rely on.
 
-    The bare ``NaN`` and ``Infinity`` of other writers become ``"nan"`` and ``"inf"``.
-
     Raises:
         BrokenSidecarError: If it is too large, no JSON, or a field is of another kind.
+        OSError: If it cannot be read.
+    """
+    return parse_sidecar(read_text(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a sidecar.
+
+    Raises:
+        BrokenSidecarError: If it is too large or no UTF-8.
         OSError: If it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name shall not hang us
@@ -81,11 +90,21 @@ def load_sidecar(path: str | Path) -> dict[str, Any]:
         size = os.fstat(handle).st_size
         if size > MAX_BYTES:
             raise BrokenSidecarError(f"it has {size} bytes, more than {MAX_BYTES}")
-        content = os.read(handle, size + 1)
+        return os.read(handle, size + 1).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BrokenSidecarError(f"it is no UTF-8: {error}") from error
     finally:
         os.close(handle)
+
+
+def parse_sidecar(text: str) -> dict[str, Any]:
+    """The values of a sidecar; the bare ``NaN`` of other writers becomes ``"nan"``.
+
+    Raises:
+        BrokenSidecarError: If it is no JSON, or a field is of another kind.
+    """
     try:
-        value = json.loads(content, parse_constant=NOT_FINITE.__getitem__)
+        value: dict[str, Any] = DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise BrokenSidecarError(f"it is no JSON: {error}") from error
     check_sidecar(value)

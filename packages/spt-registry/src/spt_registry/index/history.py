@@ -28,7 +28,9 @@ def read_history(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     import pandas as pd
 
     path = Path(run_dir) / "metrics.csv"
-    if not path.exists() or path.stat().st_size == 0:
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
         return pd.DataFrame({"step": pd.Series(dtype="int64")})
     late = read_late(path.with_name("metrics.late.csv"))
     late_names = list(dict.fromkeys(name for cells in late.values() for name in cells))
@@ -38,7 +40,7 @@ def read_history(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise KeyError(f"{path} has no {unknown}; there are {known}.")
-    frame = _read_csv(path, [name for name in header if name in wanted])
+    frame = _read_csv(whole, [name for name in header if name in wanted])
     for name in wanted:
         if name not in frame:
             frame[name] = float("nan")
@@ -49,17 +51,15 @@ def read_history(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     return frame[wanted]
 
 
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read_csv(content: bytes, columns: list[str]) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.csv
 
-    content = path.read_bytes()
-    whole = pa.py_buffer(content).slice(0, content.rfind(b"\n") + 1)
     numbers = {name: pa.float64() for name in columns if name not in ("step", "epoch")}
 
     def read(types: dict[str, pa.DataType]) -> pa.Table:
         return pyarrow.csv.read_csv(
-            pa.BufferReader(whole),
+            pa.BufferReader(content),
             parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
             convert_options=pyarrow.csv.ConvertOptions(include_columns=columns, column_types=types),
         )

@@ -6,31 +6,42 @@ import json
 from typing import Any
 
 from spt_registry.run.files import flatten
-from spt_registry.sidecar import ALIASES, BrokenSidecarError, load_sidecar
+from spt_registry.sidecar import ALIASES, BrokenSidecarError, parse_sidecar, read_text
 from spt_registry.user_file import merge_user_file
 
 COLUMNS_OF_THEIR_OWN = "run_id status created_at updated_at ended_at notes tags hparams summary"
 NOT_INDEXED = frozenset(f"{COLUMNS_OF_THEIR_OWN} owner run_dir".split())
 
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+INSERT = """
+INSERT OR REPLACE INTO runs VALUES (?1, NULL, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+    coalesce(json_extract(?9, '$.summary'), ?10), coalesce(json_extract(?9, '$.hparams'), ?11), ?12)
+"""
+"""Takes a path and :func:`as_columns`. SQLite cuts the two largest parts out of the sidecar's text
+in a third of the time that writing them anew would take."""
+
 
 def as_columns(folder: str) -> tuple[Any, ...]:
-    """The columns from ``run_id`` on.
+    """The values of :data:`INSERT` after the path.
 
     Raises:
         BrokenSidecarError: If the sidecar or ``user.json`` is of no use.
         OSError: If a file cannot be read.
     """
-    sidecar = load_sidecar(f"{folder}/sidecar.json")
+    text = read_text(f"{folder}/sidecar.json")
+    sidecar = parse_sidecar(text)
     merge_user_file(folder, sidecar)
     try:
-        return _columns(sidecar)
+        return _columns(text, sidecar)
     except RecursionError as error:
         raise BrokenSidecarError("it nests too deeply") from error
 
 
-def _columns(sidecar: dict[str, Any]) -> tuple[Any, ...]:
+def _columns(text: str, sidecar: dict[str, Any]) -> tuple[Any, ...]:
     status = sidecar.get("status", "running")
-    rest = {key: value for key, value in sidecar.items() if key not in NOT_INDEXED}
+    summary, hparams = sidecar.get("summary") or {}, sidecar.get("hparams") or {}
+    plain = _is_plain(text) and _is_flat(summary) and _is_flat(hparams)
     return (
         as_text(sidecar["run_id"]),
         as_text(ALIASES.get(status, status)),
@@ -39,31 +50,38 @@ def _columns(sidecar: dict[str, Any]) -> tuple[Any, ...]:
         sidecar.get("ended_at"),
         as_text(sidecar.get("notes") or ""),
         as_json([str(tag) for tag in sidecar.get("tags") or ()]),
-        as_json(as_flat(sidecar.get("hparams") or {})),
-        as_json(as_flat(sidecar.get("summary") or {})),
-        as_json(rest),
+        text if plain else None,
+        "{}" if plain else as_json(flatten(summary)),
+        "{}" if plain else as_json(flatten(hparams)),
+        as_json({key: value for key, value in sidecar.items() if key not in NOT_INDEXED}),
     )
 
 
-def as_flat(values: dict[str, Any]) -> dict[str, Any]:
-    """With dotted keys, also where another writer nested them."""
-    if any(value and isinstance(value, (dict, list)) for value in values.values()):
-        return flatten(values)
-    return values
+def _is_plain(text: str) -> bool:
+    """Whether SQLite surely reads a text as Python does: no NaN, no escapes, little nesting."""
+    if "NaN" in text or "Infinity" in text or "\\u" in text:
+        return False
+    return text.count("{") < 100 and text.count("[") < 100
+
+
+def _is_flat(values: dict[str, Any]) -> bool:
+    kinds = set(map(type, values.values()))
+    return dict not in kinds and list not in kinds
 
 
 def as_text(text: str) -> str:
-    """Without lone surrogates, which are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Without lone surrogates, which are no UTF-8, and zeros, at which SQLite would stop."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def as_json(value: Any) -> str:
     """JSON that SQLite can read: finite numbers, valid text."""
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = ENCODER.encode(value)
     except ValueError:  # such as 1e999
         return as_json(_clean(value))
-    return text if "\\ud" not in text else json.dumps(_clean(value))
+    strange = "\\ud" in text or "\\u0000" in text
+    return ENCODER.encode(_clean(value)) if strange else text
 
 
 def _clean(value: Any) -> Any:

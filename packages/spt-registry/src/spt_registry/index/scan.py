@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spt_registry.index.rows import as_columns
+from spt_registry.index.rows import INSERT, as_columns
 from spt_registry.index.store import connect, transaction, writing
 from spt_registry.index.walk import Walk, in_parallel
 from spt_registry.sidecar import BrokenSidecarError
@@ -111,16 +111,16 @@ class Scanner:
         changed = [path for path, stamp in walk.runs.items() if self._changed(path, stamp)]
         vanished = walk.vanished(self.known.keys() - self.orphans)
         if changed or vanished or walk.fresh or walk.forgotten:
+            stamps: list[tuple[str, int, int, int]] = []
             with transaction(self.connection):
-                self._write(self._rows(changed, walk, progress), vanished, walk)
+                self._write(self._rows(changed, stamps, walk, progress), stamps, vanished, walk)
         self._count(walk, changed, vanished)
 
     def _load(self) -> None:
-        query = "SELECT path, mtime_ns, size, inode, orphaned_at FROM runs"
-        for path, mtime, size, inode, orphaned_at in self.connection.execute(query):
-            self.known[path] = (mtime, size, inode)
-            if orphaned_at is not None:
-                self.orphans.add(path)
+        rows = self.connection.execute("SELECT path, mtime_ns, size, inode FROM stamps")
+        self.known = {path: (mtime, size, inode) for path, mtime, size, inode in rows}
+        query = "SELECT path FROM runs WHERE orphaned_at IS NOT NULL"
+        self.orphans = {path for (path,) in self.connection.execute(query)}
 
     def _folders(self) -> dict[str, tuple[int, str]]:
         if self.full:
@@ -132,7 +132,11 @@ class Scanner:
         return self.full or path in self.orphans or self.known.get(path) != stamp
 
     def _rows(
-        self, changed: list[str], walk: Walk, progress: Progress | None
+        self,
+        changed: list[str],
+        stamps: list[tuple[str, int, int, int]],
+        walk: Walk,
+        progress: Progress | None,
     ) -> Iterator[tuple[Any, ...]]:
         def read(path: str) -> tuple[str, tuple[Any, ...] | None, str]:
             try:
@@ -147,13 +151,21 @@ class Scanner:
                 progress(done, len(changed))
             if columns is not None:
                 self.report.upserted += 1
-                yield (path, *walk.runs[path], None, *columns)
+                stamps.append((path, *walk.runs[path]))
+                yield (path, *columns)
             elif os.path.isdir(f"{self.root}/{path}"):
                 self.report.broken[f"{self.root}/{path}/sidecar.json"] = reason
 
-    def _write(self, rows: Iterator[tuple[Any, ...]], vanished: list[str], walk: Walk) -> None:
+    def _write(
+        self,
+        rows: Iterator[tuple[Any, ...]],
+        stamps: list[tuple[str, int, int, int]],
+        vanished: list[str],
+        walk: Walk,
+    ) -> None:
         executemany = self.connection.executemany
-        executemany(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * 15)})", rows)
+        executemany(INSERT, rows)
+        executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", stamps)
         now = time.time()
         executemany(
             "UPDATE runs SET orphaned_at = ? WHERE path = ?", [(now, path) for path in vanished]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spt_registry.index.store import IS_OPEN
 from spt_registry.index.walk import in_parallel
 from spt_registry.index.where import Clause, field, has_tag, parse
 from spt_registry.liveness import heartbeat_mtime, is_alive
 from spt_registry.run.files import file_system_time, to_json
-from spt_registry.sidecar import TERMINAL
 
 VIEW = """
 CREATE TEMP VIEW now AS SELECT runs.*, CASE
@@ -29,9 +29,7 @@ def note_beating(connection: sqlite3.Connection, cache_dir: Path) -> None:
 
     Only hearts of runs without a final status are looked at.
     """
-    marks = ", ".join("?" * len(TERMINAL))
-    query = f"SELECT path, status FROM runs WHERE status NOT IN ({marks}) AND orphaned_at IS NULL"
-    open_runs = connection.execute(query, TERMINAL).fetchall()
+    open_runs = connection.execute(f"SELECT path, status FROM runs WHERE {IS_OPEN}").fetchall()
     alive: list[tuple[str]] = []
     if open_runs:
         now = file_system_time(cache_dir)
@@ -88,7 +86,7 @@ def select(
     descending: bool = True,
     limit: int | None = None,
 ) -> Clause:
-    """A whole statement: newest first, or sorted with numbers first, then text, then nothing.
+    """A whole statement: newest first, or sorted with finite numbers first, then text, then the rest.
 
     Args:
         columns: What to select from the view ``now``.
@@ -110,7 +108,10 @@ def select(
             f"{columns}, {key.sql} AS sort_key",
             (*column_values, *key.values, *fit.values),
         )
-        rank = "CASE typeof(sort_key) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END"
+        rank = (
+            "CASE WHEN typeof(sort_key) = 'text' THEN 1 "
+            "WHEN abs(sort_key) <= 1.7976931348623157e308 THEN 0 ELSE 2 END"
+        )
         order = f"{rank}, sort_key {'DESC' if descending else 'ASC'}, {order}"
     sql = f"SELECT {columns} FROM now WHERE {fit.sql} ORDER BY {order}"
     return Clause(sql, values) if limit is None else Clause(f"{sql} LIMIT ?", (*values, limit))

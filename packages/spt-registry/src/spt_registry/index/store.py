@@ -11,18 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spt_registry.index.location import is_network
+from spt_registry.sidecar import TERMINAL
 
-SCHEMA = 4
+SCHEMA = 5
 BUSY_S = 60.0
+IS_OPEN = f"orphaned_at IS NULL AND status NOT IN {TERMINAL}"
 TABLES = """
 CREATE TABLE runs (
-    path TEXT PRIMARY KEY, mtime_ns INTEGER, size INTEGER, inode INTEGER, orphaned_at REAL,
-    run_id TEXT, status TEXT, created_at REAL, updated_at REAL, ended_at REAL,
-    notes TEXT, tags TEXT, hparams TEXT, summary TEXT, rest TEXT
+    path TEXT PRIMARY KEY, orphaned_at REAL, run_id TEXT, status TEXT,
+    created_at REAL, updated_at REAL, ended_at REAL,
+    notes TEXT, tags TEXT, summary TEXT, hparams TEXT, rest TEXT
 );
 CREATE INDEX runs_created ON runs (created_at);
 CREATE INDEX runs_id ON runs (run_id);
-CREATE INDEX runs_status ON runs (status);
+CREATE INDEX runs_orphaned ON runs (path) WHERE orphaned_at IS NOT NULL;
+CREATE INDEX runs_open ON runs (path, status) WHERE is_open;
+CREATE TABLE stamps (path TEXT PRIMARY KEY, mtime_ns INTEGER, size INTEGER, inode INTEGER)
+    WITHOUT ROWID;
 CREATE TABLE folders (path TEXT PRIMARY KEY, mtime_ns INTEGER, children TEXT) WITHOUT ROWID;
 """
 
@@ -85,7 +90,8 @@ def _make(db_path: Path) -> None:
     fresh.unlink(missing_ok=True)
     connection = sqlite3.connect(fresh, isolation_level=None)
     try:
-        connection.executescript(TABLES)
+        connection.execute("PRAGMA page_size = 16384")  # a run is about 5 KB
+        connection.executescript(TABLES.replace("is_open", IS_OPEN))
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
         if not is_network(db_path.parent):  # WAL shares memory, which hosts do not
             connection.execute("PRAGMA journal_mode = WAL")

@@ -34,7 +34,8 @@ def to_trash(registry: Registry, record: RunRecord) -> Path | None:
     connection = connect(registry.db_path)
     try:
         with writing(registry.db_path), transaction(connection):
-            connection.execute("DELETE FROM runs WHERE path = ?", (str(path),))
+            for table in ("runs", "stamps"):
+                connection.execute(f"DELETE FROM {table} WHERE path = ?", (str(path),))
     finally:
         connection.close()
     return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from spt_registry.run.files import file_system_time
 
 MAX_DEPTH = 8
 SAMPLE = 64
-SLOW_S = 400e-6  # a call that takes longer waits for a remote disk, not for the processor
+SLOW_S = 150e-6
 BLOCK = 4096
 THREADS = 16
 RACY_NS = 2_000_000_000
@@ -25,15 +24,19 @@ R = TypeVar("R")
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map in order; on threads if the first calls show that the file system is a slow one."""
+    """Map in order; on threads if the first calls show that the file system is a slow one.
+
+    What counts is the median time a call waits without computing: a busy processor delays a few
+    calls, a remote disk all of them.
+    """
     iterator = iter(items)
-    spent = 0.0
+    waits = []
     for item in itertools.islice(iterator, SAMPLE):
-        started = time.perf_counter()
+        started = time.perf_counter() - time.thread_time()
         result = function(item)
-        spent += time.perf_counter() - started
+        waits.append(time.perf_counter() - time.thread_time() - started)
         yield result
-    if spent < SAMPLE * SLOW_S:
+    if len(waits) < SAMPLE or sorted(waits)[SAMPLE // 2] < SLOW_S:
         yield from map(function, iterator)
         return
     from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +54,7 @@ class Walk:
 
     Args:
         root: The cache directory.
-        folders: Modification time and children (JSON) of the folders of earlier walks.
+        folders: Modification time and children, joined by slashes, of the folders of earlier walks.
         known_runs: Folders that were runs.
 
     Attributes:
@@ -112,7 +115,7 @@ class Walk:
             found = os.stat(full)
             mtime = max(found.st_mtime_ns, found.st_ctime_ns)  # a restore sets the former back
             if earlier is not None and earlier[0] == mtime:
-                return calls + 1, [f"{path}/{name}" for name in json.loads(earlier[1])]
+                return calls + 1, _join(path, earlier[1])
             with os.scandir(full) as listing:
                 entries = list(listing)
         except (FileNotFoundError, NotADirectoryError):
@@ -134,7 +137,7 @@ class Walk:
         if self._now_ns is None:  # by the clock that stamps folders; those of nodes differ
             self._now_ns = int(file_system_time(self.root) * 1e9)
         if self._now_ns - mtime > RACY_NS:
-            self.fresh.append((path, mtime, json.dumps(names)))
+            self.fresh.append((path, mtime, "/".join(names)))
         elif path in self.folders:
             self.forgotten.append(path)
 
@@ -145,6 +148,10 @@ class Walk:
         closed = tuple(f"{path}/" for path in self.unreadable)
         gone = (path for path in known if path not in self.runs)
         return sorted(path for path in gone if not (closed and f"{path}/".startswith(closed)))
+
+
+def _join(path: str, children: str) -> list[str]:
+    return [f"{path}/{name}" for name in children.split("/")] if children else []
 
 
 def _is_text(name: str) -> bool:

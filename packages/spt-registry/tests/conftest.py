@@ -1,0 +1,65 @@
+"""Runs on disk for the tests of readers."""
+
+import json
+import os
+import time
+
+import pytest
+from spt_registry import index
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write a run's files directly, as any writer may have left them."""
+
+    def write(run_id, *, folder=None, text=None, beat=None, created=1_700_000_000.0, **fields):
+        stamp = time.strftime("%Y%m%d/%H%M%S", time.gmtime(created))
+        path = tmp_path / "runs" / (folder or f"{stamp}/{run_id}")
+        path.mkdir(parents=True, exist_ok=True)
+        sidecar = {"schema_version": 1, "run_id": run_id, "status": "completed"}
+        sidecar |= {"created_at": created, "updated_at": created, **fields}
+        fresh = path / ".new"
+        fresh.write_text(json.dumps(sidecar) if text is None else text)
+        os.replace(fresh, path / "sidecar.json")
+        if beat is not None:
+            (path / "heartbeat").touch()
+            os.utime(path / "heartbeat", (time.time() + beat,) * 2)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Folders count as settled at once, so that a test need not wait two seconds."""
+    monkeypatch.setattr(index.walk, "RACY_NS", -1)
+
+
+@pytest.fixture
+def as_nobody(tmp_path):
+    """Run a function in a child that has no rights; returns what it says."""
+
+    def run(function):
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.stat().st_uid == os.getuid() and str(folder) != "/":
+                folder.chmod(folder.stat().st_mode | 0o055)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                if os.getuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                os.write(writer, str(function()).encode())
+                code = 0
+            except BaseException as error:
+                os.write(writer, repr(error).encode())
+            os._exit(code)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as file:
+            said = file.read().decode()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+        return said
+
+    return run
