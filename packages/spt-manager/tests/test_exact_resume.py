@@ -265,6 +265,38 @@ def test_a_stop_inside_validation(cache, undisturbed, batch):
     assert_same(undisturbed("plain"), outcome(stop_and_go_on("plain", [("validation", batch)])))
 
 
+class Manual(Model):
+    """Steps its optimizer itself, every third batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        state = super().training_step(batch, batch_idx)
+        self.manual_backward(state["loss"])
+        if batch_idx % 3 == 2:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+        return state
+
+
+@pytest.mark.parametrize("batch", [0, 1, 4])
+def test_a_module_that_steps_itself(cache, batch):
+    def made(run_id, stop=None):
+        run = start("plain", stop, run_id=run_id)
+        run._given["module"] = Manual
+        return run
+
+    whole = made("whole")
+    whole()
+    with pytest.raises(Stopped):
+        made("stopped", SignalAt("train", batch))()
+    again = made("stopped")
+    again()
+    assert_same(outcome(whole), outcome(again))
+
+
 @pytest.mark.parametrize("schedule", ["step", "hooks"])
 @pytest.mark.parametrize("kind", list(LOADERS))
 def test_a_crash_after_the_end_of_an_epoch(cache, undisturbed, kind, schedule):

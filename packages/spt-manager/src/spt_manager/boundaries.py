@@ -97,9 +97,11 @@ class EvaluationStops(pl.Callback):
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:
-    """Whether gradients wait for more batches before the optimizer's step."""
-    loop = trainer.fit_loop.epoch_loop
-    if trainer.lightning_module.automatic_optimization:
-        return bool(loop._should_accumulate())
-    batches = getattr(trainer, "accumulate_grad_batches_", 1)
-    return bool((loop.batch_idx + 1) % batches) and not loop._num_ready_batches_reached()
+    """Whether Lightning's gradients wait for more batches before the optimizer's step.
+
+    A module that steps its optimizers itself has its gradients in the checkpoint.
+    """
+    return bool(
+        trainer.lightning_module.automatic_optimization
+        and trainer.fit_loop.epoch_loop._should_accumulate()
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 OURS = ("spt_callbacks", "spt_methods")
 
@@ -26,6 +27,24 @@ def running_counts(trainer: pl.Trainer) -> dict[str, Any]:
         else:
             state[path] = {name: _copied(value) for name, value in _plain(owner)}
     return state
+
+
+def pending_gradients(module: pl.LightningModule) -> dict[str, Tensor]:
+    """Gradients between two batches of a module that steps its optimizers itself.
+
+    Under Lightning's own optimization there are none where a run can be continued.
+    """
+    if module.automatic_optimization:
+        return {}
+    found = ((name, parameter.grad) for name, parameter in module.named_parameters())
+    return {name: g.clone() for name, g in found if g is not None and not isinstance(g, DTensor)}
+
+
+def restore_pending_gradients(module: pl.LightningModule, gradients: dict[str, Tensor]) -> None:
+    """Put them back."""
+    for name, parameter in module.named_parameters():
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device)
 
 
 def restore_running_counts(trainer: pl.Trainer, state: dict[str, Any]) -> None:

@@ -12,7 +12,12 @@ from loguru import logger
 from spt_registry import RegistryLogger
 from torch import Tensor
 
-from spt_manager.resume.counters import restore_running_counts, running_counts
+from spt_manager.resume.counters import (
+    pending_gradients,
+    restore_pending_gradients,
+    restore_running_counts,
+    running_counts,
+)
 from spt_manager.resume.generators import generator_states
 from spt_manager.resume.loaders import fetched_ahead
 from spt_manager.resume.logged import (
@@ -116,6 +121,7 @@ class ExactState(pl.Callback):
             "shown": shown_metrics(trainer),
             "metrics": running_metrics(trainer),
             "counts": running_counts(trainer),
+            "gradients": pending_gradients(trainer.lightning_module),
             "rows": self._rows(trainer),
         }
 
@@ -160,6 +166,7 @@ class ExactState(pl.Callback):
         if self.loaded_point != "epoch":
             restore_results(trainer.fit_loop.epoch_loop._results, loaded["results"], trainer)
         restore_running_counts(trainer, loaded["counts"])
+        restore_pending_gradients(trainer.lightning_module, loaded["gradients"])
         restore_running_metrics(trainer, loaded["metrics"])
         restore_shown_metrics(trainer, loaded["shown"])
         restore_queue_rows(trainer, loaded["queues"])
