@@ -1,6 +1,5 @@
 """Scanning and querying, from Python and from the command line."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,10 +7,8 @@ import sys
 import time
 
 import pytest
-from click.testing import CliRunner
 from spt_registry import RunWriter
 from spt_registry import open_registry as open_with_memory
-from spt_registry.cli import cli
 from spt_registry.run import open_run_dir, resolve_identity
 
 
@@ -118,41 +115,6 @@ def test_which_cache_dir(monkeypatch):
     monkeypatch.delenv("SPT_CACHE_DIR", raising=False)
     with pytest.raises(ValueError, match="Which cache directory"):
         open_registry()
-
-
-def invoke(cache, *args):
-    return CliRunner().invoke(cli, [*args, "--cache-dir", str(cache)])
-
-
-def test_the_commands(cache, tmp_path):
-    listed = invoke(cache, "ls", "--sort", "acc").output.splitlines()
-    assert listed[0].split("\t") == ["run_id", "status", "created", "tags", "acc", "loss"]
-    assert listed[1].startswith("beta\tcompleted")
-    assert json.loads(invoke(cache, "ls", "--json", "--tag", "x_").output)["run_id"] == "delta"
-    best = invoke(cache, "best", "acc")
-    assert best.output.splitlines()[1].startswith("beta\t0.9")
-    assert len(best.output.splitlines()) == 3
-    shown = invoke(cache, "show", "bet")
-    assert "hparams.optim.lr" in shown.output
-    assert "0.3" in shown.output
-    assert "unchanged" in invoke(cache, "scan").output
-    for suffix in ("csv", "parquet"):
-        out = tmp_path / f"out.{suffix}"
-        assert invoke(cache, "export", str(out), "--tag", "x").exit_code == 0
-        assert out.stat().st_size > 0
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("show", "nothing"), "No run 'nothing'"),
-        (("best", "nothing"), "No completed run has a number for 'nothing'; there are acc"),
-    ],
-)
-def test_failures_have_a_message_and_an_exit_code(cache, args, message):
-    result = invoke(cache, *args)
-    assert result.exit_code == 1
-    assert message in result.output
 
 
 def test_readers_and_scanners_do_not_lock_each_other_out(cache):

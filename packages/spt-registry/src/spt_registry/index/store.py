@@ -41,20 +41,33 @@ def connect(db_path: Path) -> sqlite3.Connection:
     db_path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(3):
         if db_path.exists():
-            connection = _open(db_path)
-            if _usable(connection, db_path):
+            connection = _open_usable(db_path)
+            if connection is not None:
                 return connection
-            connection.close()
         with writing(db_path):
             _make(db_path)
     raise sqlite3.DatabaseError(f"{db_path} cannot be made a usable index; delete it.")
 
 
-def _open(db_path: Path) -> sqlite3.Connection:
-    name, uri = str(db_path), False
-    if db_path.exists() and not may_write(db_path):
-        name, uri = f"{db_path.as_uri()}?mode=ro&immutable=1", True
-    return sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, uri=uri)
+def _open_usable(db_path: Path) -> sqlite3.Connection | None:
+    """The index, as it is if nothing can be written beside it; ``None`` if it is of no use."""
+    if may_write(db_path):
+        connection = sqlite3.connect(db_path, timeout=BUSY_S, isolation_level=None)
+        try:
+            if _usable(connection, db_path):
+                return connection
+            connection.close()
+            return None
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if "locked" in str(error):
+                raise
+    fixed = f"{db_path.absolute().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(fixed, isolation_level=None, uri=True)
+    if _usable(connection, db_path):
+        return connection
+    connection.close()
+    return None
 
 
 def may_write(db_path: Path) -> bool:
@@ -70,9 +83,9 @@ def _usable(connection: sqlite3.Connection, db_path: Path) -> bool:
         connection.execute("SELECT path FROM runs LIMIT 1").fetchone()
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     except sqlite3.DatabaseError as error:
-        if "locked" in str(error) or "unable to open" in str(error) or "readonly" in str(error):
-            raise
-        return False
+        if any(word in str(error) for word in ("no such", "not a database", "malformed")):
+            return False
+        raise
     if mode != "wal":  # readers shall not wait while a long scan fills memory
         connection.execute("PRAGMA cache_spill = OFF")
     return bool(version == SCHEMA and not (mode == "wal" and is_network(db_path.parent)))
@@ -81,10 +94,9 @@ def _usable(connection: sqlite3.Connection, db_path: Path) -> bool:
 def _make(db_path: Path) -> None:
     """Build an empty index beside the old one and put it in its place."""
     if db_path.exists():
-        connection = _open(db_path)
-        done = _usable(connection, db_path)
-        connection.close()
-        if done:  # by another process, while this one waited
+        connection = _open_usable(db_path)
+        if connection is not None:  # by another process, while this one waited
+            connection.close()
             return
     fresh = db_path.with_name(f".{db_path.name}.{os.getpid()}.tmp")
     fresh.unlink(missing_ok=True)

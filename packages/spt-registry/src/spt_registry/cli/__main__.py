@@ -1,0 +1,5 @@
+"""``python -m spt_registry.cli``."""
+
+from spt_registry.cli import main
+
+main()
