@@ -1,6 +1,8 @@
 """The steps of :mod:`spt_augment._colors` in place, in few passes over memory.
 
-Each takes images ``(B, C, H, W)`` that it may write to, and numbers ``(B, 1, 1, 1)``.
+Each takes images ``(B, C, H, W)`` that it may write to, and numbers ``(B, 1, 1, 1)``. A choice is
+a mask of floats and ``lerp``, which is exact at 0 and 1: on a processor ``where`` takes ten times
+as long as an addition.
 """
 
 from __future__ import annotations
@@ -50,16 +52,20 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     torch.maximum(high, b, out=high)
     torch.minimum(low, b, out=low)
     chroma = high - low
-    green_sector = (b - r).add_(chroma, alpha=2)
-    blue_sector = (r - g).add_(chroma, alpha=4)
-    turn = torch.where(high == g, green_sector, blue_sector)
-    turn = torch.where(high == r, g - b, turn)
-    turn.div_((6 * chroma).clamp_(min=1e-20)).add_(shift)
-    v = turn.sub_(torch.floor(turn, out=green_sector)).mul_(6)
+    # the sixth of a turn times chroma, by which channel is lowest: green, red or blue
+    sector = torch.sub(r, b).add_(chroma, alpha=5)
+    scratch = torch.sub(b, g).add_(chroma, alpha=3)
+    mask = torch.eq(r, low, out=torch.empty_like(r))
+    torch.lerp(sector, scratch, mask, out=sector)
+    torch.sub(g, r, out=scratch).add_(chroma)
+    torch.eq(b, low, out=mask)
+    v = torch.lerp(sector, scratch, mask, out=sector)
+    torch.mul(chroma, 6, out=scratch).clamp_(min=1e-20)
+    v.div_(scratch).add_(shift)
+    v.sub_(torch.floor(v, out=scratch)).mul_(6)
     # clamp(|v - 3| - 1, 0, 1) is clamp(|v - 3|, 1, 2) - 1; the 1 goes into the base
     low.sub_(chroma)
     high.add_(chroma)
-    scratch = blue_sector
     for plane, base, centre, sign in ((r, low, 3, 1), (g, high, 2, -1), (b, high, 4, -1)):
         torch.sub(v, centre, out=scratch).abs_().clamp_(1, 2)
         torch.addcmul(base, scratch, chroma, value=sign, out=plane)
@@ -68,4 +74,4 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 def solarize(images: Tensor, threshold: float | Tensor) -> Tensor:
     """Invert what is at or above the threshold."""
-    return torch.where(images >= threshold, 1 - images, images)
+    return images.lerp_(1 - images, torch.ge(images, threshold, out=torch.empty_like(images)))
