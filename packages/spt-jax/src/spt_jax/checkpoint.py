@@ -1,59 +1,297 @@
-"""One file with the whole state, checked by its own digest."""
+"""Checkpoints with Orbax: written in the background, complete or absent, the newest ones kept.
+
+A run's state goes in as a flat mapping from each array's path to the array, with a checksum of each, so
+a file that has rotted is noticed, and one of another module is named.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import serialization
+from flax import nnx
 from loguru import logger
-from spt_registry.run import atomic_file
 
-MAGIC = b"SPTJAX01"
+from spt_jax.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+STEP = "_step"
 
 
 class CorruptCheckpointError(ValueError):
-    """A checkpoint's content does not have the digest it was written with."""
+    """A checkpoint's content is not what was written."""
 
 
-def save(path: str | Path, state: Any, **meta: int) -> None:
-    """Write a state; the file it replaces stays as ``<stem>-previous<suffix>``.
+class Checkpoints:
+    """The checkpoints of a run, by step.
 
     Args:
-        path: Where.
-        state: A tree of arrays.
-        **meta: Numbers to keep beside it.
+        folder: Where they are.
+        keep: How many of the newest are kept.
+
+    Raises:
+        ValueError: If ``keep`` is below 1.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    leaves = jax.device_get([plain(leaf) for leaf in jax.tree.leaves(state)])
-    numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    payload = serialization.msgpack_serialize({"leaves": numbered, "meta": dict(meta)})
-    with atomic_file(path) as file:
-        file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
-        if path.exists():
-            link = path.with_name(f".{path.name}.{os.getpid()}")
-            link.unlink(missing_ok=True)
-            os.link(path, link)
-            os.replace(link, previous(path))
+
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"`keep` must be >= 1, got {keep}.")
+        self.folder = Path(folder).absolute()
+        self.keep = keep
+        self._opened: ocp.CheckpointManager | None = None
+
+    @property
+    def manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager, opened when it is first needed."""
+        if self._opened is None:
+            import orbax.checkpoint as ocp
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self.keep, enable_async_checkpointing=True
+            )
+            self._opened = ocp.CheckpointManager(
+                self.folder, options=options, item_names=("state", "record")
+            )
+        return self._opened
+
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> Path | None:
+        """Copy a state to the host and write it in the background.
+
+        Args:
+            step: Its step; nothing happens if that step is there.
+            state: A tree of arrays.
+            record: Values that JSON can hold.
+
+        Returns:
+            Where it will be; ``None`` if it was there.
+        """
+        import orbax.checkpoint as ocp
+
+        if step in self.manager.all_steps():
+            return None
+        arrays = flat(state)
+        record = {**record, "checksums": checksums(arrays)}
+        self.manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
+            ),
+        )
+        return self.folder / str(step)
+
+    def replace(self, step: int, state: Any, record: dict[str, Any]) -> Path | None:
+        """As :meth:`save`, in the place of a checkpoint of this step."""
+        self.wait()
+        if step in self.manager.all_steps():
+            self.manager.delete(step)
+        return self.save(step, state, record)
+
+    def steps(self) -> list[int]:
+        """The steps that are complete, ascending."""
+        return sorted(self.manager.all_steps()) if self.folder.is_dir() else []
+
+    def restore(self, state: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest good checkpoint, in the structure of a state; ``None`` without one.
+
+        A corrupt one is set aside with a message, and the one before is used.
+
+        Raises:
+            ValueError: If a checkpoint holds another structure.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return self._read(step, state)
+            except CorruptCheckpointError as error:
+                self._set_aside(step, error)
+        return None
+
+    def _read(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
+        expected = flat(state)
+        record = self._guarded(step, record=ocp.args.JsonRestore())["record"]
+        check_structure(record["checksums"], expected, self.folder / str(step))
+        model = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in expected.items()}
+        stored = self._guarded(step, state=ocp.args.StandardRestore(model))["state"]
+        arrays = {name: np.asarray(value) for name, value in stored.items()}
+        if checksums(arrays) != record.pop("checksums"):
+            raise CorruptCheckpointError("its checksums differ")
+        return unflat(arrays, state), record
+
+    def _guarded(self, step: int, **items: Any) -> Any:
+        """Restore items; whatever Orbax says about a damaged one is one kind of error here."""
+        import orbax.checkpoint as ocp
+
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
+            raise CorruptCheckpointError(str(error).splitlines()[0][:300]) from error
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.corrupt") / f"{step}-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(self.folder / str(step), aside)
+        self.manager.reload()
+        logger.error(
+            f"The checkpoint {self.folder / str(step)} is corrupt ({error}). It is set aside as {aside}; "
+            "the one before is used."
+        )
+
+    def wait(self) -> None:
+        """Wait until everything is written."""
+        if self._opened is not None:
+            self._opened.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and let go of Orbax's threads."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
 
-def plain(leaf: Any) -> Any:
+class Checkpoint(Callback):
+    """Save the run after epochs, and at its end, without a Manager.
+
+    ``Trainer.fit(..., resume_from=path)`` goes on from the newest.
+
+    Args:
+        path: Folder of the checkpoints.
+        every_n_epochs: Epochs between saves; ``None`` saves at the end alone.
+        save_optimizer: Whether to keep optimizer and callbacks, too; without them the run cannot be
+            continued, and ``checkpoint.load`` reads the weights.
+        keep: How many of the newest are kept.
+    """
+
+    name = "checkpoint"
+
+    def __init__(
+        self,
+        path: str | Path,
+        every_n_epochs: int | None = None,
+        save_optimizer: bool = True,
+        keep: int = 2,
+    ) -> None:
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"`every_n_epochs` must be >= 1 or None, got {every_n_epochs}.")
+        self.checkpoints = Checkpoints(path, keep)
+        self.every_n_epochs = every_n_epochs
+        self.save_optimizer = save_optimizer
+
+    def on_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Save, if it is time."""
+        if self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0:
+            self._save(trainer)
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        """Save, and wait for the file."""
+        self._save(trainer)
+        self.checkpoints.close()
+
+    def _save(self, trainer: Any) -> None:
+        state, record = trainer.snapshot()
+        if not self.save_optimizer:
+            state = {"module": {"params": state["params"], "rest": state["rest"]}}
+        path = self.checkpoints.save(trainer.global_step, state, record)
+        if path is not None:
+            trainer.log_checkpoint_path(path)
+
+
+def save(path: str | Path, *, step: int = 0, **objects: Any) -> None:
+    """Write NNX nodes or trees of arrays into a folder; complete or absent.
+
+    Args:
+        path: The folder; it is replaced.
+        step: A number to keep with them.
+        **objects: What to save, by name, such as ``module=`` and ``optimizer=``.
+    """
+    import orbax.checkpoint as ocp
+
+    arrays = flat({name: _state_of(value) for name, value in objects.items()})
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(Path(path).absolute(), {**arrays, STEP: np.int64(step)}, force=True)
+
+
+def load(path: str | Path, *, strict: bool = True, **objects: Any) -> int:
+    """Read into NNX nodes, which are updated in place.
+
+    Args:
+        path: A folder of :func:`save`.
+        strict: Refuse a file that lacks an array of the objects or holds another one; otherwise
+            what fits is taken.
+        **objects: NNX nodes by the names that they were saved under.
+
+    Returns:
+        The step that was saved.
+
+    Raises:
+        ValueError: If the structures differ and ``strict`` is set.
+    """
+    import orbax.checkpoint as ocp
+
+    states = {name: _state_of(value) for name, value in objects.items()}
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.restore(Path(path).absolute())
+    step = int(stored.pop(STEP))
+    expected = flat(states)
+    if strict:
+        check_structure(stored, expected, Path(path))
+    fitting = {
+        name: stored[name]
+        if name in stored and np.shape(stored[name]) == np.shape(value)
+        else value
+        for name, value in expected.items()
+    }
+    found = unflat(fitting, states)
+    for name, value in objects.items():
+        nnx.update(value, found[name])
+    return step
+
+
+def _state_of(value: Any) -> Any:
+    return nnx.state(value) if isinstance(value, (nnx.Module, nnx.Optimizer)) else value
+
+
+def flat(state: Any) -> dict[str, np.ndarray]:
+    """Arrays on the host by their path; typed random keys as their data."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    plain = {path_name(path): plain_array(leaf) for path, leaf in leaves}
+    return {name: np.asarray(value) for name, value in jax.device_get(plain).items()}
+
+
+def path_name(path: Any) -> str:
+    """A path in words: ``params/backbone/conv/kernel``."""
+    words = [
+        str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part))))
+        for part in path
+    ]
+    return "/".join(word.strip(".") for word in words)
+
+
+def unflat(arrays: dict[str, Any], state: Any) -> Any:
+    """Arrays in the structure of a state, random keys typed as there."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(state)
+    leaves = [alike(arrays[path_name(path)], model) for path, model in paths]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def plain_array(leaf: Any) -> Any:
     """A leaf as an array of numbers; a typed random key as its data."""
     return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
-def alike(stored: np.ndarray, model: Any) -> jax.Array:
-    """Stored numbers as an array, or as a random key where the model has one."""
-    array = jax.numpy.asarray(stored)
+def alike(stored: Any, model: Any) -> Any:
+    """Stored numbers, as a random key where the model has one."""
     if not is_key(model):
-        return array
-    key: jax.Array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(model))
-    return key
+        return jax.numpy.asarray(stored)
+    return jax.random.wrap_key_data(jax.numpy.asarray(stored), impl=jax.random.key_impl(model))
 
 
 def is_key(leaf: Any) -> bool:
@@ -62,54 +300,33 @@ def is_key(leaf: Any) -> bool:
     return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def previous(path: Path) -> Path:
-    """Where the checkpoint before this one is."""
-    return path.with_name(f"{path.stem}-previous{path.suffix}")
+def checksums(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    """CRC-32, type and shape of each array."""
+    return {
+        name: [zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data), str(x.dtype), list(x.shape)]
+        for name, x in arrays.items()
+    }
 
 
-def load(path: str | Path, state: Any) -> tuple[Any, dict[str, int]]:
-    """Read a state into the structure of another one.
-
-    Args:
-        path: A file of :func:`save`.
-        state: A state of the same structure and shapes.
-
-    Returns:
-        The state, and the numbers kept beside it.
+def check_structure(stored: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of another module, optimizer or callbacks.
 
     Raises:
-        CorruptCheckpointError: If the file is damaged.
-        ValueError: If it holds another structure.
+        ValueError: With the first differences.
     """
-    content = Path(path).read_bytes()
-    digest, payload = content[len(MAGIC) : len(MAGIC) + 32], content[len(MAGIC) + 32 :]
-    if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != digest:
-        raise CorruptCheckpointError(f"The checkpoint {path} is corrupt.")
-    stored = serialization.msgpack_restore(payload)
-    leaves, structure = jax.tree.flatten(state)
-    found = [stored["leaves"][str(i)] for i in range(len(stored["leaves"]))]
-    expected = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in map(plain, leaves)]
-    if [(leaf.shape, leaf.dtype) for leaf in found] != expected:
+    missing, extra = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
+    shapes = {
+        name: (_shape_of(stored[name]), list(np.shape(expected[name])))
+        for name in sorted(set(stored) & set(expected))
+        if _shape_of(stored[name]) != list(np.shape(expected[name]))
+    }
+    if missing or extra or shapes:
         raise ValueError(
-            f"{path} holds {len(found)} arrays of other shapes than the {len(leaves)} of this module, "
-            "optimizer and callbacks. Resume with the same ones."
+            f"{path} belongs to another module, optimizer or callbacks: it lacks {missing[:3]}, has "
+            f"{extra[:3]} besides, and other shapes (there, here) in {dict(list(shapes.items())[:3])}. "
+            "Resume with the same ones, or start a new run."
         )
-    restored = [alike(leaf, model) for leaf, model in zip(found, leaves, strict=True)]
-    return jax.tree.unflatten(structure, restored), dict(stored["meta"])
 
 
-def load_newest(path: Path, state: Any) -> tuple[Any, dict[str, int]] | None:
-    """The last checkpoint, or the one before it if the last is corrupt; ``None`` without one.
-
-    A corrupt file is set aside with a message; nothing is deleted.
-    """
-    for candidate in (path, previous(path)):
-        if not candidate.exists():
-            continue
-        try:
-            return load(candidate, state)
-        except CorruptCheckpointError as error:
-            aside = candidate.with_name(f"{candidate.name}.corrupt-{candidate.stat().st_mtime_ns}")
-            os.replace(candidate, aside)
-            logger.error(f"{error} It is set aside as {aside.name}; the one before is used.")
-    return None
+def _shape_of(stored: Any) -> list[int]:
+    return list(stored[2]) if isinstance(stored, list) else list(np.shape(stored))

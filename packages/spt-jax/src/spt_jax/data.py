@@ -1,4 +1,4 @@
-"""Batches from arrays in memory, in an order that depends on (seed, epoch) alone."""
+"""Batches from arrays in memory, in an order that depends on (seed, epoch) alone; resumable."""
 
 from __future__ import annotations
 
@@ -40,10 +40,19 @@ class ArrayLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self._given = self._skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order."""
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the newest iteration is."""
+        return {"epoch": self.epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration begin there, without making the batches before it."""
+        self.epoch, self._skip = state["epoch"], state["batches"]
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -52,6 +61,8 @@ class ArrayLoader:
         order = np.arange(self.rows)
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
-        for start in range(0, self.rows, self.batch_size):
-            index = order[start : start + self.batch_size]
+        first, self._skip = self._skip, 0
+        for number in range(first, len(self)):
+            index = order[number * self.batch_size : (number + 1) * self.batch_size]
+            self._given = number + 1
             yield {name: value[index] for name, value in self.arrays.items()}

@@ -1,37 +1,73 @@
-"""The Manager: a run directory, checkpoints, resume and the registry around a Trainer."""
+"""The Manager: a run directory, checkpoints, exact resume, preemption and the registry around a Trainer."""
 
 from __future__ import annotations
 
 import os
+import threading
 import traceback
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import jax
+from loguru import logger as log
 from spt_registry import RunWriter
-from spt_registry.run import open_run_dir, resolve_identity
+from spt_registry.run import PreemptionGuard, RunDir, open_run_dir, requeue, resolve_identity
 
-from spt_jax import checkpoint
+from spt_jax.callbacks.base import Callback
+from spt_jax.checkpoint import Checkpoints
 from spt_jax.engine import State
 from spt_jax.module import Module
+from spt_jax.placement import any_process
+from spt_jax.rows import count_rows, keep_rows
 from spt_jax.trainer import Trainer
+
+TRY_AGAIN = 75
+"""Exit code of a preempted run (``EX_TEMPFAIL``), as the torch side's."""
+
+
+class Preempted(SystemExit):
+    """A run was asked to stop by the scheduler, and did so with a checkpoint.
+
+    A program that does not catch it ends with the exit code 75, and 0 in processes other than the
+    first: launchers take any other code of a single one for a crash.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TRY_AGAIN if jax.process_index() == 0 else 0)
+
+    def __str__(self) -> str:
+        return "The run was preempted and can be continued."
 
 
 class Manager:
-    """Run a training that is recorded and can go on.
+    """Run a training that is recorded and goes on exactly where it was.
+
+    A run called again with its ``run_id``, or started again by SLURM, continues from its newest
+    checkpoint: killed at any step, it ends with the same weights, metrics and random state. While
+    it runs, SIGTERM and SIGUSR1 ask for a stop: after the current step, the run is saved, marked as
+    ``preempted``, and SLURM is asked to start it again.
 
     Args:
         trainer: The training loop.
         module: What to train.
         train_loader: Training batches.
         val_loader: Validation batches.
-        cache_dir: Root of the runs; the environment variable ``SPT_CACHE_DIR`` by default. Without
-            one nothing is recorded.
-        run_id: Id of the run; by default SLURM's, torchrun's, or a random one.
+        run_dir: The run's directory; found by its identity under ``cache_dir`` by default.
         save_every_n_epochs: Epochs between checkpoints.
+        save_every_n_steps: Steps between further checkpoints; ``None`` for none.
+        keep: How many of the newest checkpoints are kept.
+        cache_dir: Root of the runs; the environment variable ``SPT_CACHE_DIR`` by default. Without
+            one, and without ``run_dir``, nothing is recorded.
+        run_id: Id of the run; by default SLURM's, torchrun's, or a random one.
 
     Attributes:
-        run_dir: The run's directory, once it has started with a cache directory.
+        run_dir: The run's directory, once it has started.
+        ckpt_path: Folder of its checkpoints.
+
+    Raises:
+        ValueError: If a number is below 1.
     """
 
     def __init__(
@@ -40,53 +76,181 @@ class Manager:
         module: Module,
         train_loader: Iterable[Any],
         val_loader: Iterable[Any] | None = None,
+        run_dir: str | Path | None = None,
+        save_every_n_epochs: int = 1,
         *,
+        save_every_n_steps: int | None = None,
+        keep: int = 2,
         cache_dir: str | Path | None = None,
         run_id: str | None = None,
-        save_every_n_epochs: int = 1,
     ) -> None:
-        if save_every_n_epochs < 1:
-            raise ValueError(f"`save_every_n_epochs` must be >= 1, got {save_every_n_epochs}.")
+        for name, value in (
+            ("save_every_n_epochs", save_every_n_epochs),
+            ("save_every_n_steps", save_every_n_steps),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be >= 1, got {value}.")
         self.trainer = trainer
         self.module = module
         self.train_loader = train_loader
         self.val_loader = val_loader
-        self.cache_dir = cache_dir or os.environ.get("SPT_CACHE_DIR")
         self.save_every_n_epochs = save_every_n_epochs
+        self.save_every_n_steps = save_every_n_steps
+        self.keep = keep
+        self.cache_dir = cache_dir or os.environ.get("SPT_CACHE_DIR")
         self.identity = resolve_identity(run_id=run_id)
-        self.run_dir: Path | None = None
+        self.run_dir = None if run_dir is None else Path(run_dir).absolute()
+
+    @property
+    def ckpt_path(self) -> Path | None:
+        """Folder of the run's checkpoints."""
+        return None if self.run_dir is None else self.run_dir / "checkpoints"
 
     def __call__(self) -> Trainer:
-        """Train, from the beginning or from the last checkpoint."""
-        if self.cache_dir is None:
+        """Train, from the beginning or from the newest checkpoint.
+
+        Raises:
+            Preempted: If the scheduler asked for a stop; the run can be continued.
+        """
+        if self.cache_dir is None and self.run_dir is None:
             self.trainer.fit(self.module, self.train_loader, self.val_loader)
             return self.trainer
-        place = open_run_dir(self.cache_dir, self.identity)
+        place = self._place()
         self.run_dir = place.path
-        print(f"Run {place.run_id} {'goes on' if place.resumed else 'starts'} in {place.path}")
-        writer = RunWriter(place.path, place.run_id, tags=["jax", *self.identity.tags])
-        path = place.path / "checkpoints" / "last.msgpack"
+        first = jax.process_index() == 0
+        if first:
+            log.info(
+                f"Run {place.run_id} {'goes on' if place.resumed else 'starts'} in {place.path}"
+            )
+        tags = ["jax", *self.identity.tags]
+        writer = RunWriter(place.path, place.run_id, tags=tags, enabled=first)
+        with guard() as signals:
+            recorder = Recorder(self, writer, signals)
+            self._run(recorder, writer)
+        if self.trainer.stop_reason == "preempted":
+            self._ask_again()
+            raise Preempted
+        return self.trainer
 
-        def restore(state: State) -> tuple[State, int, int]:
-            found = checkpoint.load_newest(path, state)
-            if found is None:
-                return state, 0, 0
-            return found[0], found[1]["epoch"], found[1]["batches"]
+    def _place(self) -> RunDir:
+        """The run's directory; the first process decides for all."""
+        if self.run_dir is not None:
+            return RunDir(self.run_dir, self.run_dir.name, resumed=self.run_dir.is_dir())
+        assert self.cache_dir is not None
+        if jax.process_count() == 1:
+            return open_run_dir(self.cache_dir, self.identity)
+        return shared_run_dir(self.cache_dir, self.identity)
 
-        def save(trainer: Trainer) -> None:
-            if trainer.done or trainer.current_epoch % self.save_every_n_epochs == 0:
-                meta = {"epoch": trainer.current_epoch, "batches": trainer.epoch_batches}
-                checkpoint.save(path, trainer.state, **meta)
-                writer.log_checkpoint(last=str(path))
-
-        self.trainer.loggers.insert(0, writer)
-        self.trainer.on_epoch_end.append(save)
+    def _run(self, recorder: Recorder, writer: RunWriter) -> None:
+        """Fit with the registry's writer and the checkpoints attached, and detach them."""
+        trainer = self.trainer
+        trainer.loggers.insert(0, writer)
+        trainer.recorder = recorder
         try:
-            self.trainer.fit(self.module, self.train_loader, self.val_loader, restore)
+            trainer.fit(self.module, self.train_loader, self.val_loader, recorder.restore)
+        except KeyboardInterrupt:
+            raise  # the Trainer has told the loggers
         except Exception:
             writer.finalize("failed", error=traceback.format_exc())
             raise
         finally:
-            self.trainer.loggers.remove(writer)
-            self.trainer.on_epoch_end.remove(save)
-        return self.trainer
+            recorder.checkpoints.close()
+            trainer.loggers.remove(writer)
+            trainer.recorder = None
+
+    def _ask_again(self) -> None:
+        if jax.process_index() == 0:
+            reason = requeue()
+            if reason is None:
+                log.info("The run was preempted; SLURM was asked to start it again.")
+            else:
+                log.warning(f"The run was preempted and is not queued again. {reason}")
+
+
+class Recorder(Callback):
+    """Saves the run at the right moments, and stops it when the scheduler asks.
+
+    Args:
+        manager: Whose run it is.
+        writer: The run's record.
+        signals: What the scheduler said.
+    """
+
+    name = "recorder"
+
+    def __init__(self, manager: Manager, writer: RunWriter, signals: PreemptionGuard) -> None:
+        assert manager.ckpt_path is not None
+        self.manager = manager
+        self.writer = writer
+        self.signals = signals
+        self.metrics = manager.ckpt_path.parent / "metrics.csv"
+        self.checkpoints = Checkpoints(manager.ckpt_path, manager.keep)
+
+    def restore(self, state: State) -> tuple[State, dict[str, Any]] | None:
+        """The newest checkpoint; rows that were logged after it are cut off."""
+        found = self.checkpoints.restore(state)
+        rows = 0 if found is None else found[1].pop("rows")
+        if jax.process_index() == 0:
+            keep_rows(self.metrics, rows)
+        return found
+
+    def on_boundary(self, trainer: Any, module: Any) -> None:
+        """Save if it is time; stop if the scheduler asks."""
+        training = trainer.training
+        every = self.manager.save_every_n_steps
+        if self._asked(trainer):
+            trainer.stop("preempted")
+            if training:
+                self.save(trainer)
+        elif training and every and trainer.global_step % every == 0:
+            self.save(trainer)
+
+    def _asked(self, trainer: Any) -> bool:
+        """Whether any process was asked; with several, they agree at the steps that log."""
+        if jax.process_count() == 1:
+            return self.signals.requested
+        if not trainer.training or trainer.global_step % trainer.log_every_n_steps:
+            return False
+        return any_process(self.signals.requested)
+
+    def on_validation_stopped(self, trainer: Any) -> None:
+        """The run was stopped inside a validation: save what was before it."""
+        self.save(trainer)
+
+    def on_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Save after the validation, if it is time, and at the end."""
+        if trainer.done or trainer.current_epoch % self.manager.save_every_n_epochs == 0:
+            self.save(trainer)
+
+    def save(self, trainer: Any) -> None:
+        """Write a checkpoint in the background."""
+        state, record = trainer.snapshot()
+        self.writer.save()
+        record["rows"] = count_rows(self.metrics)
+        path = self.checkpoints.replace(trainer.global_step, state, record)
+        if path is not None:
+            trainer.log_checkpoint_path(path)
+
+
+def guard() -> AbstractContextManager[PreemptionGuard]:
+    """Watch the signals; outside the main thread, where Python cannot, watch nothing."""
+    if threading.current_thread() is threading.main_thread():
+        return PreemptionGuard()
+    return nullcontext(PreemptionGuard())
+
+
+def shared_run_dir(cache_dir: str | Path, identity: Any) -> RunDir:
+    """The directory that the first process opens, told to the others."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    text, resumed = "", False
+    if jax.process_index() == 0:
+        place = open_run_dir(cache_dir, identity)
+        text, resumed = f"{place.run_id}\n{place.path}", place.resumed
+    buffer = np.zeros(4096, np.uint8)
+    content = np.frombuffer(text.encode(), np.uint8)
+    buffer[: len(content)] = content
+    told, resumed = multihost_utils.broadcast_one_to_all((buffer, np.asarray(resumed)))
+    run_id, path = bytes(np.asarray(told)).rstrip(b"\0").decode().split("\n")
+    return RunDir(Path(path), run_id, resumed=bool(resumed))

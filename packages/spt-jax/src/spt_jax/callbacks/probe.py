@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from spt_jax._compat import merge, split
 from spt_jax.callbacks.base import Callback, Logs, hits, no_hits, share
 from spt_jax.optim import create_optimizer
 
@@ -19,7 +20,7 @@ class OnlineProbe(Callback):
 
     Args:
         name: Name in the logs.
-        probe: From features to scores.
+        probe: From features ``(N, D)`` to scores ``(N, C)``; it may hold BatchNorm and dropout.
         input: Key of the features.
         target: Key of the classes.
         optim: As for ``spt_jax.optim.create_optimizer``.
@@ -37,35 +38,45 @@ class OnlineProbe(Callback):
         self.input = input
         self.target = target
         self.tx = create_optimizer(optim)
-        self.graph, self.params = nnx.split(probe)
+        probe.eval()
+        self.eval_graph = split(probe)[0]
+        probe.train()
+        self.train_graph, self.params, self.rest = split(probe)
 
     def init(self, outputs: Mapping[str, Any]) -> Any:
         """Weights, optimizer state and totals."""
         self.need(outputs, self.input, self.target)
-        return {"params": self.params, "opt": self.tx.init(self.params), "totals": no_hits()}
-
-    def _scores(self, params: Any, features: jax.Array) -> jax.Array:
-        scores: jax.Array = nnx.merge(self.graph, params)(features.astype(jnp.float32))
-        return scores
+        return {
+            "params": self.params,
+            "rest": self.rest,
+            "opt": self.tx.init(self.params),
+            "totals": no_hits(),
+        }
 
     def train(self, state: Any, outputs: Mapping[str, Any]) -> tuple[Any, Logs]:
-        """One step of the probe."""
+        """One step of the probe; rows that fill the batch do not count."""
         features, labels = self.need(outputs, self.input, self.target)
+        weight = self.weights(outputs, features)
 
-        def loss_of(params: Any) -> jax.Array:
-            scores = self._scores(params, features)
-            return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+        def loss_of(params: Any) -> Any:
+            probe = merge(self.train_graph, params, state["rest"])
+            scores = probe(features.astype(jnp.float32)).astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+            return (losses * weight).sum() / jnp.maximum(weight.sum(), 1.0), split(probe)[2]
 
-        loss, grads = jax.value_and_grad(loss_of)(state["params"])
+        (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        return {**state, "params": params, "opt": opt}, {f"train/{self.name}_loss": loss}
+        new = {**state, "params": params, "rest": rest, "opt": opt}
+        return new, {f"train/{self.name}_loss": loss}
 
     def evaluate(self, state: Any, outputs: Mapping[str, Any], mask: jax.Array) -> Any:
         """Count right answers."""
         features, labels = self.need(outputs, self.input, self.target)
-        scores = self._scores(state["params"], features)
-        return {**state, "totals": hits(state["totals"], scores, labels, mask)}
+        probe = merge(self.eval_graph, state["params"], state["rest"])
+        scores = probe(features.astype(jnp.float32))
+        counted = self.weights(outputs, features)
+        return {**state, "totals": hits(state["totals"], scores, labels, counted)}
 
     def finish(self, state: Any) -> tuple[Any, dict[str, float]]:
         """Accuracy of the validation."""

@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from spt_jax.callbacks.base import Callback, Logs, push
+from spt_jax.callbacks.queue import OnlineQueue, oldest_first
+from spt_jax.callbacks.spectrum import entropy_of
+from spt_jax.callbacks.spectrum import rankme as rankme
 
 
-def rankme(embeddings: np.ndarray, epsilon: float = 1e-7) -> float:
-    """Exponential of the entropy of the normalised singular values, in float64.
+class RankMe(OnlineQueue):
+    """Log the effective rank of the newest training embeddings at each validation.
 
-    Garrido et al., ICML 2023, eq. 1 (https://arxiv.org/abs/2210.02885).
-
-    Args:
-        embeddings: ``(N, D)``, not centred.
-        epsilon: Added to each share.
-    """
-    singular = np.linalg.svd(embeddings.astype(np.float64), compute_uv=False)
-    share = singular / max(singular.sum(), np.finfo(np.float64).tiny) + epsilon
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-class RankMe(Callback):
-    """Log the effective rank of the newest training embeddings under ``{name}``.
+    Logs ``{name}``; with ``verbose`` also ``{name}/entropy`` and ``{name}/top_singular_value``.
 
     Args:
         name: Key in the logs.
-        input: Key of the embeddings.
+        input: Key of the embeddings ``(N, D)``.
+        verbose: Log the details, too.
         queue_length: Embeddings kept.
+        epsilon: Added to each share of the spectrum; the paper's.
     """
 
     def __init__(
-        self, name: str = "rankme", input: str = "embedding", queue_length: int = 2048
+        self,
+        name: str = "rankme",
+        input: str = "embedding",
+        verbose: bool = False,
+        queue_length: int = 8192,
+        epsilon: float = 1e-7,
     ) -> None:
-        self.name = name
-        self.input = input
-        self.queue_length = queue_length
-
-    def init(self, outputs: Mapping[str, Any]) -> Any:
-        """An empty ring."""
-        (features,) = self.need(outputs, self.input)
-        rows = jnp.zeros((self.queue_length, features.shape[-1]))
-        return {"rows": rows, "seen": jnp.zeros((), jnp.int32)}
-
-    def train(self, state: Any, outputs: Mapping[str, Any]) -> tuple[Any, Logs]:
-        """Add this batch."""
-        (features,) = self.need(outputs, self.input)
-        rows = push(state["rows"], state["seen"], features)
-        return {"rows": rows, "seen": state["seen"] + len(features)}, {}
+        super().__init__(input, queue_length, name=name)
+        self.verbose = verbose
+        self.epsilon = epsilon
 
     def finish(self, state: Any) -> tuple[Any, dict[str, float]]:
         """The rank; nothing while there are no embeddings."""
-        filled = min(int(state["seen"]), self.queue_length)
-        if filled == 0:
+        rows = oldest_first(state)
+        if not len(rows):
             return state, {}
-        return state, {self.name: rankme(np.asarray(state["rows"][:filled]))}
+        singular = np.linalg.svd(rows.astype(np.float64), compute_uv=False)
+        entropy = entropy_of(singular, self.epsilon)
+        found = {self.name: float(np.exp(entropy))}
+        if self.verbose:
+            found[f"{self.name}/entropy"] = entropy
+            found[f"{self.name}/top_singular_value"] = float(singular[0])
+        return state, found

@@ -45,7 +45,8 @@ def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: i
 
 def build_module(spj: Any, rngs: nnx.Rngs) -> Any:
     """SimCLR on a ResNet of three basic blocks."""
-    backbone = spj.backbone.ResNet((1, 1, 1), WIDTHS, rngs=rngs, in_channels=1)
+    block = spj.backbone.BasicBlock
+    backbone = spj.backbone.ResNet(block, (1, 1, 1), widths=WIDTHS, rngs=rngs, in_channels=1)
     return spj.SimCLR(
         backbone,
         embed_dim=WIDTHS[-1],
@@ -56,7 +57,7 @@ def build_module(spj: Any, rngs: nnx.Rngs) -> Any:
             "optimizer": {"type": "adamw", "lr": 2e-3, "weight_decay": 1e-4},
             "scheduler": {"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1},
         },
-        transform=spj.augment.two_view_transform(28, scale=(0.3, 1.0)),
+        transform=spj.augment.two_view_transform(28, normalize_output=False, scale=(0.3, 1.0)),
         hparams={"backbone": "resnet, 3 blocks", "batch_size": BATCH_SIZE},
     )
 

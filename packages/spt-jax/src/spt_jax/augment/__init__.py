@@ -1,0 +1,29 @@
+"""Augmentation on the device: pure functions of a key and a batch of images ``(B, H, W, C)`` in [0, 1]."""
+
+from spt_jax.augment.blur import gaussian_blur as gaussian_blur
+from spt_jax.augment.blur import random_gaussian_blur as random_gaussian_blur
+from spt_jax.augment.color import adjust_brightness as adjust_brightness
+from spt_jax.augment.color import adjust_contrast as adjust_contrast
+from spt_jax.augment.color import adjust_hue as adjust_hue
+from spt_jax.augment.color import adjust_saturation as adjust_saturation
+from spt_jax.augment.color import color_jitter as color_jitter
+from spt_jax.augment.color import normalize as normalize
+from spt_jax.augment.color import random_brightness_contrast as random_brightness_contrast
+from spt_jax.augment.color import random_grayscale as random_grayscale
+from spt_jax.augment.color import random_solarize as random_solarize
+from spt_jax.augment.color import rgb_to_grayscale as rgb_to_grayscale
+from spt_jax.augment.color import solarize as solarize
+from spt_jax.augment.geometry import crop_resize as crop_resize
+from spt_jax.augment.geometry import crop_resize_image as crop_resize_image
+from spt_jax.augment.geometry import hflip as hflip
+from spt_jax.augment.geometry import random_horizontal_flip as random_horizontal_flip
+from spt_jax.augment.geometry import random_resized_crop as random_resized_crop
+from spt_jax.augment.views import Recipe as Recipe
+from spt_jax.augment.views import byol_recipes as byol_recipes
+from spt_jax.augment.views import eval_transform as eval_transform
+from spt_jax.augment.views import multi_crop_transform as multi_crop_transform
+from spt_jax.augment.views import multi_view_transform as multi_view_transform
+from spt_jax.augment.views import simclr_recipe as simclr_recipe
+from spt_jax.augment.views import simclr_view as simclr_view
+from spt_jax.augment.views import two_crop as two_crop
+from spt_jax.augment.views import two_view_transform as two_view_transform

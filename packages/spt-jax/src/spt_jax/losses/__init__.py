@@ -1,0 +1,35 @@
+"""Self-supervised objectives as plain callables without state; computed in float32."""
+
+from spt_jax.losses.clustering import SwAVLoss as SwAVLoss
+from spt_jax.losses.clustering import dino_loss as dino_loss
+from spt_jax.losses.clustering import sinkhorn as sinkhorn
+from spt_jax.losses.clustering import swav_loss as swav_loss
+from spt_jax.losses.common import l2_normalize as l2_normalize
+from spt_jax.losses.common import off_diagonal as off_diagonal
+from spt_jax.losses.contrastive import InfoNCELoss as InfoNCELoss
+from spt_jax.losses.contrastive import MoCoV3Loss as MoCoV3Loss
+from spt_jax.losses.contrastive import NNCLRLoss as NNCLRLoss
+from spt_jax.losses.contrastive import NTXEntLoss as NTXEntLoss
+from spt_jax.losses.contrastive import info_nce_loss as info_nce_loss
+from spt_jax.losses.contrastive import moco_v3_loss as moco_v3_loss
+from spt_jax.losses.contrastive import nearest_rows as nearest_rows
+from spt_jax.losses.contrastive import nnclr_loss as nnclr_loss
+from spt_jax.losses.contrastive import ntxent_loss as ntxent_loss
+from spt_jax.losses.decorrelation import BarlowTwinsLoss as BarlowTwinsLoss
+from spt_jax.losses.decorrelation import VICRegLoss as VICRegLoss
+from spt_jax.losses.decorrelation import barlow_twins_loss as barlow_twins_loss
+from spt_jax.losses.decorrelation import vcreg_loss as vcreg_loss
+from spt_jax.losses.decorrelation import vicreg_loss as vicreg_loss
+from spt_jax.losses.gaussian import epps_pulley as epps_pulley
+from spt_jax.losses.gaussian import lejepa_loss as lejepa_loss
+from spt_jax.losses.gaussian import sigreg_loss as sigreg_loss
+from spt_jax.losses.predictive import BYOLLoss as BYOLLoss
+from spt_jax.losses.predictive import NegativeCosineSimilarity as NegativeCosineSimilarity
+from spt_jax.losses.predictive import SimSiamLoss as SimSiamLoss
+from spt_jax.losses.predictive import byol_loss as byol_loss
+from spt_jax.losses.predictive import negative_cosine as negative_cosine
+from spt_jax.losses.predictive import simsiam_loss as simsiam_loss
+from spt_jax.losses.predictive import smooth_l1 as smooth_l1
+from spt_jax.losses.reconstruction import MAELoss as MAELoss
+from spt_jax.losses.reconstruction import mae_loss as mae_loss
+from spt_jax.losses.reconstruction import patch_pixels as patch_pixels

@@ -1,0 +1,147 @@
+"""Rings, queues, writers, early stopping, probes with BatchNorm, teachers' coefficients."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import spt_jax as spj
+from flax import nnx
+from spt_jax.callbacks.queue import oldest_first
+from spt_jax.ring import push
+
+
+@pytest.mark.parametrize("length", [3, 8])
+def test_a_ring_keeps_the_newest(length):
+    ring, seen, told = jnp.full((length,), -1), jnp.zeros((), jnp.int32), []
+    for step in range(6):
+        new = jnp.arange(5) + 10 * step
+        weight = jnp.asarray([1, 1, 0, 1, step % 2])
+        ring, seen = push(ring, seen, new, weight)
+        told += [int(x) for x, w in zip(new, weight, strict=True) if w]
+        held = oldest_first({"rows": ring, "seen": seen})
+        assert held.tolist() == told[-length:]
+    assert int(seen) < 2 * length  # the count cannot overflow
+
+
+def test_rankme_of_known_spectra():
+    assert spj.callbacks.rankme(np.eye(4)) == pytest.approx(4.0, rel=1e-5)
+    assert spj.callbacks.rankme(np.ones((5, 3))) == pytest.approx(1.0, rel=1e-4)
+    with pytest.raises(ValueError, match=r"`embeddings` must have shape \(N, D\), got \(3,\)"):
+        spj.callbacks.rankme(np.ones(3))
+    with pytest.raises(ValueError, match="two images with two views each, got 2 rows of 2 images"):
+        spj.callbacks.lidar(np.eye(2), np.arange(2))
+
+
+def test_queues_hold_the_newest_rows_with_their_labels(small):
+    queue = spj.OnlineQueue("embedding", 24, label_key="label")
+    with pytest.raises(RuntimeError, match="is empty before a run has started"):
+        len(queue)
+    data = small.arrays(40)
+    data["label"] = np.arange(40)
+    trainer = spj.Trainer(callbacks=[queue], progress=False)
+    module = small.linear(optim=None)
+    trainer.fit(module, spj.ArrayLoader(data, 16))
+    assert len(queue) == 24
+    assert queue.labels.tolist() == list(range(16, 40))
+    expected = (
+        data["image"][16:].reshape(24, -1) @ module.layer.kernel[...] + module.layer.bias[...]
+    )
+    np.testing.assert_allclose(queue.features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_are_written_without_filling(small, tmp_path):
+    writer = spj.OnlineWriter(["embedding", "label"], tmp_path, ("train", "val"), every_n_epochs=2)
+    trainer = spj.Trainer(max_epochs=3, callbacks=[writer], progress=False)
+    trainer.fit(small.linear(), *small.loaders())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"{phase}_epoch{n}.npz" for phase in ("train", "val") for n in (0, 2)]
+    written = np.load(tmp_path / "val_epoch2.npz")
+    assert written["embedding"].shape == (22, 4)
+    assert written["label"].tolist() == small.arrays(22, seed=1)["label"].tolist()
+    only = spj.OnlineWriter(["embedding"], tmp_path)
+    assert (only.reads_outputs("val"), only.reads_outputs("train")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "stops"),
+    [
+        ("max", [0.1, 0.3, 0.3, 0.2], 3),
+        ("min", [3.0, 2.0, 1.0, 0.5], None),
+        ("min", [1.0, 2.0, 2.0, 0.1], 2),
+    ],
+)
+def test_early_stopping(mode, values, stops):
+    stopping = spj.EarlyStopping("m", mode, patience=2)
+
+    class Fake:
+        callback_metrics: dict = {}
+        stopped = None
+
+        def stop(self):
+            self.stopped = self.epoch
+
+    trainer = Fake()
+    for epoch, value in enumerate(values):
+        trainer.epoch, trainer.callback_metrics = epoch, {"m": value}
+        copy = spj.EarlyStopping("m", mode, patience=2)  # as after a restart
+        copy.load_state_dict(stopping.state_dict())
+        stopping = copy
+        stopping.on_validation_epoch_end(trainer, None)
+        if trainer.stopped is not None:
+            break
+    assert trainer.stopped == stops
+    trainer.callback_metrics = {"a": 1.0}
+    with pytest.raises(KeyError, match=r"EarlyStopping watches 'm'; there are \['a'\]"):
+        stopping.on_validation_epoch_end(trainer, None)
+
+
+def test_early_stopping_ends_a_run(small):
+    stopping = spj.EarlyStopping("fit/loss", "max", patience=1)
+    trainer = spj.Trainer(max_epochs=9, callbacks=[stopping, spj.OnlineKNN(2, k=1)], progress=False)
+    trainer.fit(small.linear(optim={"type": "sgd", "lr": 0.1}), *small.loaders())
+    assert trainer.current_epoch == 2  # the loss falls from the second epoch on
+
+
+def test_a_probe_may_hold_batchnorm_and_dropout(small):
+    rngs = nnx.Rngs(0)
+    probe = nnx.Sequential(
+        spj.backbone.BatchNorm(4, rngs=rngs),
+        nnx.Dropout(0.1, rngs=rngs),
+        nnx.Linear(4, 2, rngs=rngs),
+    )
+    callback = spj.OnlineProbe("deep", probe, optim={"type": "adamw", "lr": 0.1})
+    trainer = spj.Trainer(max_epochs=8, callbacks=[callback], progress=False)
+    trainer.fit(small.linear(optim=None), *small.loaders())
+    assert trainer.callback_metrics["eval/deep_acc"] > 0.8
+    assert trainer.engine.traces == {"train": 1, "evaluate": 1}
+
+
+def test_the_teachers_coefficient_is_logged(small):
+    module = small.linear()
+    with pytest.raises(ValueError, match="found no TeacherStudentWrapper in Module"):
+        spj.Trainer(callbacks=[spj.TeacherStudentCallback()]).fit(module, small.loaders()[0])
+    views = [{"views": [{"image": np.ones((4, 6, 6, 1), np.float32) * i} for i in (1, 2)]}] * 2
+    encoder = spj.backbone.MLP(36, (4,), rngs=nnx.Rngs(0))
+    settings = {"projector_dims": (4,), "predictor_hidden": 4, "optim": "sgd", "base_ema": 0.5}
+    for scheduled, expected in ((True, 0.75), (False, 0.5)):
+        byol = spj.BYOL(encoder, 4, rngs=nnx.Rngs(0), **settings)
+        trainer = spj.Trainer(callbacks=[spj.TeacherStudentCallback(scheduled)], progress=False)
+        trainer.fit(byol, views)
+        found = trainer.callback_metrics["teacher_student/ema_coefficient"]
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: spj.OnlineKNN(3, k=0), "`k` of OnlineKNN 'knn' must be > 0"),
+        (lambda: spj.OnlineKNN(3, metric="dot"), "must be 'cosine' or 'euclidean', got 'dot'"),
+        (lambda: spj.OnlineQueue(queue_length=0), "`queue_length` of 'queue' must be > 0"),
+        (lambda: spj.LiDAR(delta=0), "`delta` of LiDAR 'lidar' must be > 0"),
+        (lambda: spj.EarlyStopping("m", "best"), "`mode` must be 'min' or 'max'"),
+        (lambda: spj.OnlineWriter("embedding", "."), "`names` must be a sequence of keys"),
+        (lambda: spj.OnlineWriter(["a"], ".", ("test",)), "`during` must hold 'train' or 'val'"),
+    ],
+)
+def test_wrong_settings_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
