@@ -34,7 +34,7 @@ def writer(cache_dir, i, until):
         folder = cache_dir / "runs" / "20240101" / f"{i % 7:06}" / f"w{i}"
         with RunWriter(folder, tags=[f"w{i}"], flush_every_s=0.05) as run:
             step = 0
-            while time.monotonic() < until:
+            while step < 5 or time.monotonic() < until:  # also when the start took long
                 run.log_metrics({"loss": 1 / (step + 1), f"m{step % 30 // 10}": step}, step=step)
                 step += 1
                 time.sleep(0.01)

@@ -15,7 +15,7 @@ def test_the_readme_runs(capsys, tmp_path, monkeypatch):
         exec(block, {"__name__": "readme"})
     assert capsys.readouterr().out.startswith("lr-0.1 0.1 0.03")
     commands = re.findall(r"^spt-registry (.*)$", text, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 7
     for command in commands:
         result = CliRunner().invoke(cli, shlex.split(command))
         assert result.exit_code == 0, result.output
