@@ -18,6 +18,7 @@ from spt_callbacks.evaluation.collapse import FeatureStd as FeatureStd
 from spt_callbacks.evaluation.collapse import MeanCosine as MeanCosine
 from spt_callbacks.evaluation.collapse import feature_std as feature_std
 from spt_callbacks.evaluation.collapse import mean_cosine as mean_cosine
+from spt_callbacks.evaluation.image_decoder import OnlineImageDecoder as OnlineImageDecoder
 from spt_callbacks.evaluation.knn import OnlineKNN as OnlineKNN
 from spt_callbacks.evaluation.latent_viz import LatentViz as LatentViz
 from spt_callbacks.evaluation.lidar import LiDAR as LiDAR
