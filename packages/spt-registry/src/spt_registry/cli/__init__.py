@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from spt_registry.cli import edit, inspect, listing, maintain
+from spt_registry.cli.web import web
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ for command in (
     *(listing.ls, listing.best, listing.export),
     *(inspect.show, inspect.diff, inspect.history),
     *(edit.tag, edit.note, edit.rm),
-    *(maintain.scan, maintain.doctor, maintain.migrate, maintain.completion),
+    *(maintain.scan, maintain.doctor, maintain.migrate, maintain.completion, web),
 ):
     cli.add_command(command)
 

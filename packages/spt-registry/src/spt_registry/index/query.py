@@ -153,6 +153,11 @@ class Registry:
             raise ValueError(f"{run_id!r} names {len(found)} runs: {', '.join(names)}.")
         return found[0] if found else None
 
+    def at(self, path: str) -> RunRecord | None:
+        """The run whose directory has this path below the cache directory."""
+        found = self._matching("path = ?", path)
+        return found[0] if found else None
+
     def _matching(self, sql: str, value: str) -> list[RunRecord]:
         with self._rows(select(COLUMNS, Clause(sql, (value,)))) as rows:
             return [as_record(self.cache_dir, row) for row in rows]
