@@ -3,7 +3,10 @@
 from spt_data import masks as masks
 from spt_data import recipes as recipes
 from spt_data import static as static
+from spt_data import synthetic_data as synthetic_data
 from spt_data import transforms as transforms
+from spt_data._download import bulk_download as bulk_download
+from spt_data._download import download as download
 from spt_data._errors import CorruptSampleError as CorruptSampleError
 from spt_data.adapter import DictIterableDataset as DictIterableDataset
 from spt_data.adapter import DictMapDataset as DictMapDataset
@@ -34,3 +37,4 @@ from spt_data.utils import get_num_workers as get_num_workers
 from spt_data.views import fold_views as fold_views
 
 dataset_stats = static  # its longer name
+noise = manifold = synthetic_data

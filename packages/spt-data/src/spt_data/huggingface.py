@@ -79,7 +79,10 @@ def HFDataset(
 def _load(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     saved = Path(path).expanduser()
     if (saved / "state.json").is_file() or (saved / "dataset_dict.json").is_file():
-        loaded = hf.load_from_disk(str(saved))
+        try:
+            loaded = hf.load_from_disk(str(saved))
+        except IndexError as error:  # how `datasets` meets a table without files
+            raise ValueError(f"{path!r} holds a split that has no rows.") from error
         split = kwargs.get("split")
         if isinstance(loaded, Mapping) and split is not None:
             if split not in loaded:

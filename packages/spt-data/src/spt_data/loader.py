@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from loguru import logger
 from torch.utils.data import IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -61,19 +62,22 @@ class Loader(StatefulDataLoader):
         self._begun, self._resumes = True, False
         self._before = None
         self._tell()
-        batches = super().__iter__()
-        return self._remembering(batches) if self._trainer is not None else batches
+        return self._given(super().__iter__())
 
-    def _remembering(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches; the state before each stays known until the next one is asked for."""
+    def _given(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; beside a Trainer, the state before each stays known until the next one."""
+        skipped = getattr(self.dataset, "n_skipped", 0)
         while True:
-            before = super().state_dict()
+            before = None if self._trainer is None else super().state_dict()
             try:
                 batch = next(batches)
             except StopIteration:
-                return
+                break
             self._before = before
             yield batch
+        new = getattr(self.dataset, "n_skipped", 0) - skipped
+        if new:
+            logger.warning(f"{new} samples were skipped in this epoch: they cannot be decoded.")
 
     def _tell(self) -> None:
         for name, arguments in (("set_epoch", (self.epoch, self.seed)), ("tell_progress", ())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,5 +84,10 @@ def random_split(
         >>> [len(part) for part in parts]
         [8, 2]
     """
-    parts = torch.utils.data.random_split(dataset, lengths, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of empty parts only for some lengths
+        parts = torch.utils.data.random_split(dataset, lengths, generator=generator)
+    for place, part in enumerate(parts):
+        if not len(part):
+            warnings.warn(f"Part {place} of the split is empty.", stacklevel=2)
     return [Subset(dataset, part.indices) for part in parts]

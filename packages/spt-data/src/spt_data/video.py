@@ -130,6 +130,10 @@ class RandomContiguousTemporalSampler(RecordedTransform):
         """The first frame."""
         return int(params["start"])
 
+    def bypass(self) -> int:
+        """The first of all frames."""
+        return 0
+
 
 class UniformTemporalSubsample(SampleTransform):
     """Evenly spaced frames, the first and the last among them; short videos repeat some.

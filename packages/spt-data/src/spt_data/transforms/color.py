@@ -9,8 +9,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from spt_data._base import RecordedTransform, TorchTransform
+from spt_data._base import RecordedTransform, SampleTransform, TorchTransform, with_record
 from spt_data._keys import Path
+from spt_data.datasets import Sample
 
 Strength = float | tuple[float, float] | None
 IDENTITY = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
@@ -155,6 +156,13 @@ class RandomChannelPermutation(TorchTransform):
         """The permutation."""
         return torch.as_tensor(params["permutation"])
 
+    def skip(self, sample: Sample) -> Sample:
+        """A copy of the sample with its sources at the targets, and the order as it is."""
+        channels = F.get_num_channels(self.read(sample)[0])
+        return with_record(
+            SampleTransform.skip(self, sample), type(self).__name__, torch.arange(channels)
+        )
+
 
 class RandAugment(RecordedTransform):
     """A few random operations of random strength, as DeiT uses them.
@@ -218,3 +226,7 @@ class RandAugment(RecordedTransform):
         """The magnitudes."""
         magnitudes: Tensor = params["magnitudes"]
         return magnitudes
+
+    def bypass(self) -> Tensor:
+        """Zeros."""
+        return torch.zeros(self.num_ops)

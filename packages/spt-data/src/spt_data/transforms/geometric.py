@@ -74,6 +74,10 @@ class RandomResizedCrop(TorchTransform):
         """The box."""
         return _floats(params[key] for key in ("top", "left", "height", "width"))
 
+    def bypass(self) -> Tensor:
+        """Zeros."""
+        return torch.zeros(4)
+
 
 class RandomCrop(TorchTransform):
     """Pad if asked, and cut at a random place.
@@ -101,6 +105,10 @@ class RandomCrop(TorchTransform):
         """The box and the paddings."""
         keys = ("needs_crop", "top", "left", "height", "width", "needs_pad")
         return _floats([*(params[key] for key in keys), *(params["padding"] or [0] * 4)])
+
+    def bypass(self) -> Tensor:
+        """Zeros."""
+        return torch.zeros(10)
 
 
 class RandomHorizontalFlip(TorchTransform):
@@ -145,6 +153,10 @@ class RandomRotation(TorchTransform):
         """The angle."""
         return {"angle": float(params["angle"])}
 
+    def bypass(self) -> dict[str, float]:
+        """No turn."""
+        return {"angle": 0.0}
+
 
 class RandomAffine(TorchTransform):
     """Rotate, shift, scale and shear.
@@ -181,6 +193,10 @@ class RandomAffine(TorchTransform):
         """All six numbers."""
         shear = params["shear"]
         return _floats([params["angle"], *params["translate"], params["scale"], *shear])
+
+    def bypass(self) -> Tensor:
+        """Zeros."""
+        return torch.zeros(6)
 
 
 class RandomPerspective(TorchTransform):
