@@ -185,5 +185,3 @@ def test_wrong_models_are_named():
         backbones.from_torchvision("resnet19")
     with pytest.raises(ValueError, match="`low_resolution` needs a ResNet.*'convnext_tiny' has"):
         backbones.from_torchvision("convnext_tiny", low_resolution=True)
-    with pytest.raises(ValueError, match="`in_channels` can be changed for ResNets only"):
-        backbones.from_torchvision("vgg11", in_channels=1)

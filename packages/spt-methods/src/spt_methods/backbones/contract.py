@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spt_methods.backbones.huggingface import HuggingFaceEncoder
 from spt_methods.backbones.vit_tokens import Tokens, ViTTokens
 
 
@@ -13,7 +14,7 @@ def tokens_of(encoder: nn.Module, images: Tensor) -> Tokens:
     """The embedding of images and the tokens below it, for any family of timm.
 
     Args:
-        encoder: A :class:`ViTTokens`, or a timm model without a head: its ``forward_features`` may
+        encoder: A :class:`ViTTokens`, a :class:`HuggingFaceEncoder`, or a timm model without a head: its ``forward_features`` may
             return maps ``(B, C, h, w)`` or ``(B, h, w, C)``, or tokens ``(B, prefix + N, C)``.
         images: Shape ``(B, C, H, W)``.
 
@@ -31,6 +32,8 @@ def tokens_of(encoder: nn.Module, images: Tensor) -> Tokens:
     if isinstance(encoder, ViTTokens):
         out: Tokens = encoder(images)
         return out
+    if isinstance(encoder, HuggingFaceEncoder):
+        return encoder.tokens(images)
     model: Any = encoder
     if not hasattr(model, "forward_features") or not hasattr(model, "forward_head"):
         raise TypeError(

@@ -18,7 +18,7 @@ def from_timm(model_name: str, low_resolution: bool = False, **kwargs: Any) -> n
         model_name: One of ``timm.list_models()``.
         low_resolution: Replace a ResNet's stem, for images of about 32 pixels.
         **kwargs: As for ``timm.create_model``: ``num_classes=0`` leaves out the head, ``in_chans``
-            sets the channels of the input, ``pretrained`` loads weights.
+            (or ``in_channels``) sets the channels of the input, ``pretrained`` loads weights.
 
     Raises:
         ValueError: If there is no such model, or its stem cannot be replaced.
@@ -33,5 +33,9 @@ def from_timm(model_name: str, low_resolution: bool = False, **kwargs: Any) -> n
         near = difflib.get_close_matches(model_name, timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"timm has no model {model_name!r}.{hint} See timm.list_models().")
+    if "in_channels" in kwargs:  # torchvision's word
+        kwargs["in_chans"] = kwargs.pop("in_channels")
     model: nn.Module = timm.create_model(model_name, **kwargs)
-    return use_low_resolution_stem(model, model_name) if low_resolution else model
+    if not low_resolution:
+        return model
+    return use_low_resolution_stem(model, model_name, trained=bool(kwargs.get("pretrained")))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
+from spt_methods.backbones.channels import change_channels
 from spt_methods.backbones.stem import use_low_resolution_stem
 
 HEADS = ("fc", "classifier", "head", "heads")
@@ -19,8 +20,9 @@ def from_torchvision(model_name: str, low_resolution: bool = False, **kwargs: An
     Args:
         model_name: One of ``torchvision.models.list_models()``.
         low_resolution: Replace a ResNet's stem, for images of about 32 pixels.
-        **kwargs: As for torchvision; with ``num_classes`` the head stays, in that width. With
-            ``in_channels`` a ResNet's first convolution takes so many channels.
+        **kwargs: As for torchvision; with ``num_classes`` there is a new head of that width, whatever
+            the weights were trained for; ``num_classes=0`` is no head. With ``in_channels`` the first
+            convolution takes so many channels, and keeps what it has learned.
 
     Returns:
         The model; ``num_features`` is the width of what it returns without a head.
@@ -40,46 +42,33 @@ def from_torchvision(model_name: str, low_resolution: bool = False, **kwargs: An
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"torchvision has no model {model_name!r}.{hint} There are {known}.")
     in_channels = kwargs.pop("in_channels", 3)
+    num_classes = kwargs.pop("num_classes", 0)
     model: nn.Module = models.get_model(model_name, **kwargs)
-    if "num_classes" not in kwargs:
-        remove_head(model, model_name)
+    replace_head(model, model_name, num_classes)
     if in_channels != 3:
         change_channels(model, in_channels, model_name)
-    return use_low_resolution_stem(model, model_name) if low_resolution else model
+    if not low_resolution:
+        return model
+    return use_low_resolution_stem(model, model_name, trained=kwargs.get("weights") is not None)
 
 
-def remove_head(model: nn.Module, name: str) -> None:
-    """Put an identity in the place of the last linear layer; record its width as ``num_features``.
+def replace_head(model: nn.Module, name: str, num_classes: int = 0) -> None:
+    """Put an identity, or a new layer, in the place of the last linear layer.
+
+    Its width is recorded as ``num_features``.
 
     Raises:
         ValueError: If there is no such layer.
     """
     for head in HEADS:
         part = getattr(model, head, None)
-        if isinstance(part, nn.Linear):
-            setattr(model, head, nn.Identity())
-            model.num_features = part.in_features  # type: ignore[assignment]
-            return
+        holder, last_name = model, head
         if isinstance(part, nn.Sequential):
-            layers = list(part.named_children())
-            last_name, last = layers[-1]
-            if isinstance(last, nn.Linear):
-                setattr(part, last_name, nn.Identity())
-                model.num_features = last.in_features  # type: ignore[assignment]
-                return
-    raise ValueError(f"{name!r} has no linear head; give `num_classes` to keep the one it has.")
-
-
-def change_channels(model: nn.Module, in_channels: int, name: str) -> None:
-    """Make a ResNet's first convolution take another number of channels.
-
-    Raises:
-        ValueError: If the model has no ``conv1``.
-    """
-    conv = getattr(model, "conv1", None)
-    if not isinstance(conv, nn.Conv2d):
-        raise ValueError(f"`in_channels` can be changed for ResNets only, got {name!r}.")
-    settings = (conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    fresh = nn.Conv2d(in_channels, *settings, bias=conv.bias is not None)  # type: ignore[arg-type]
-    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-    model.conv1 = fresh
+            holder, (last_name, part) = part, list(part.named_children())[-1]
+        if isinstance(part, nn.Linear):
+            width = part.in_features
+            new = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+            setattr(holder, last_name, new)
+            model.num_features = width  # type: ignore[assignment]
+            return
+    raise ValueError(f"{name!r} has no linear head to take away; take another architecture.")
