@@ -133,6 +133,20 @@ def test_momentum_of_dinov2_and_byol():
     np.testing.assert_allclose(found, SCHEDULES["byol_tau_1000ep"], rtol=1e-12)
 
 
+def test_a_teacher_moved_by_the_cosine_is_that_of_the_official_code():
+    """Six steps of the update that MoCo v3, DINO, I-JEPA and data2vec share."""
+    golden = np.load(GOLDEN / "ema_update.npz")
+    momentum = [cosine_value(step, 6, start=0.99, end=1.0) for step in range(6)]
+    np.testing.assert_allclose(momentum, golden["momentum"], rtol=1e-12)
+    for name in ("fc.weight", "fc.bias", "bn.weight", "bn.bias"):
+        teacher = golden[f"teacher0.{name}"].astype(np.float64)
+        for m, student, expected in zip(
+            momentum, golden[f"student.{name}"], golden[f"teacher.{name}"], strict=True
+        ):
+            teacher = m * teacher + (1 - m) * student
+            np.testing.assert_allclose(teacher, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_momentum_of_vjepa_and_data2vec():
     setting = SETTINGS["vjepa_ema"]
     total = steps_of(setting)[0] * setting["schedule_scale"]  # its end is never reached
