@@ -7,12 +7,12 @@ Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, section 3.2, https://ar
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from spt_callbacks import ema_update
 from spt_callbacks.training.ema import Buffers
-from spt_optim import cosine_value
+from spt_optim import cosine_value, linear_value
 from torch import Tensor, nn
 
 
@@ -35,9 +35,11 @@ class TeacherStudentWrapper(nn.Module):
             leaves the teacher its own.
         teacher_training_mode: Keep the teacher's BatchNorm layers in training mode, as MoCo, BYOL
             and DINO with ResNets do; use ``buffers="keep"`` with it.
+        schedule: From the base to the final value on half a ``"cosine"``, or ``"linear"`` as I-JEPA
+            and data2vec.
 
     Raises:
-        ValueError: If a coefficient is out of range.
+        ValueError: If a coefficient is out of range, or ``schedule`` is unknown.
 
     Example:
         >>> pair = TeacherStudentWrapper(nn.Linear(2, 2), base_ema_coefficient=0.5)
@@ -59,8 +61,11 @@ class TeacherStudentWrapper(nn.Module):
         *,
         buffers: Buffers = "copy",
         teacher_training_mode: bool = False,
+        schedule: Literal["cosine", "linear"] = "cosine",
     ) -> None:
         super().__init__()
+        if schedule not in ("cosine", "linear"):
+            raise ValueError(f"`schedule` must be 'cosine' or 'linear', got {schedule!r}.")
         for name, value in (
             ("base_ema_coefficient", base_ema_coefficient),
             ("final_ema_coefficient", final_ema_coefficient),
@@ -72,6 +77,7 @@ class TeacherStudentWrapper(nn.Module):
         self.teacher = student if self.shared else _teacher_of(student, warm_init)
         self.buffers_rule = buffers
         self.teacher_training_mode = teacher_training_mode
+        self.schedule = schedule
         self._momentum = float(base_ema_coefficient)  # the host's copy: read without a sync
         for name, value in (
             ("base_ema_coefficient", base_ema_coefficient),
@@ -94,13 +100,14 @@ class TeacherStudentWrapper(nn.Module):
         return self
 
     def update_ema_coefficient(self, step: float, total: float) -> None:
-        """Set m for a step, on half a cosine from the base to the final value.
+        """Set m for a step, on the way from the base to the final value.
 
         Args:
             step: Optimizer step, counted from 0.
             total: Steps of the run.
         """
-        self._momentum = cosine_value(step, total, *self._ends)
+        curve = cosine_value if self.schedule == "cosine" else linear_value
+        self._momentum = curve(step, total, *self._ends)
         self.ema_coefficient.fill_(self._momentum)
 
     def update_teacher(self) -> None:

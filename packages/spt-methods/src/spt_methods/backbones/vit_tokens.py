@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -37,10 +38,11 @@ class ViTTokens(nn.Module):
 
     The transformer's own modules are used in timm's order (patch embedding, positions, prefix
     tokens, pre-norm, blocks, norm, pooling), so on whole images the result is timm's. Rotary
-    positions (timm's ``Eva``, among them DINOv3) follow the patches that are kept.
+    positions (timm's ``Eva``, among them DINOv3) follow the patches that are kept; relative position
+    biases (timm's ``Beit``) are for whole grids.
 
     Args:
-        model_or_model_name: A timm ``VisionTransformer`` or ``Eva``, or the name of one.
+        model_or_model_name: A timm ``VisionTransformer``, ``Eva`` or ``Beit``, or the name of one.
         mask_token: Add a learned mask token, for ``mask`` in :meth:`forward`.
         pretrained: Load timm's weights.
         **settings: For making a named model: ``img_size``, ``patch_size``, ``in_chans``,
@@ -90,6 +92,23 @@ class ViTTokens(nn.Module):
         return int(height), int(width)
 
     @property
+    def square_patch(self) -> int:
+        """Side of a patch.
+
+        Raises:
+            ValueError: If patches are not square.
+        """
+        height, width = self.patch_size
+        if height != width:
+            raise ValueError(f"Patches must be square, got {height} x {width} pixels.")
+        return height
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        return int(self.vit.patch_embed.proj.in_channels)
+
+    @property
     def default_grid(self) -> Grid:
         """Rows and columns of the grid at the transformer's own image size."""
         rows, columns = self.vit.patch_embed.grid_size
@@ -116,7 +135,8 @@ class ViTTokens(nn.Module):
             mask_token: Instead of the encoder's own, shape ``(1, 1, D)``.
 
         Raises:
-            ValueError: If there is a mask and no mask token.
+            ValueError: If there is a mask and no mask token, or patches are to be left out of a
+                transformer with relative position biases.
         """
         tokens = self.tokens(images, mask, ids_keep, mask_token)
         prefix, patches = self._split(tokens)
@@ -132,6 +152,11 @@ class ViTTokens(nn.Module):
         """All tokens after the norm, prefix first, ``(B, prefix + n, D)``; see :meth:`forward`."""
         x, rope = self._embed(images, mask, mask_token)
         if ids_keep is not None:
+            if isinstance(self.vit, Beit):
+                raise ValueError(
+                    f"{type(self.vit).__name__} has relative position biases, which are for whole "
+                    "grids: choose a VisionTransformer or an Eva to encode some patches alone."
+                )
             prefix, patches = self._split(x)
             x = torch.cat([prefix, keep_tokens(patches, ids_keep)], dim=1)
             rope = None if rope is None else _rope_at(rope, ids_keep)
@@ -155,16 +180,23 @@ class ViTTokens(nn.Module):
 
     def blocks_of(self, x: Tensor, rope: Tensor | None = None) -> list[Tensor]:
         """Pre-norm and blocks over all tokens; what each block returns."""
-        x = self.vit.norm_pre(x)
+        if not isinstance(self.vit, Beit):
+            x = self.vit.norm_pre(x)
         outputs = []
         for index, block in enumerate(self.vit.blocks):
-            if rope is None:
-                x = block(x)
-            else:
-                mixed = getattr(self.vit, "rope_mixed", False)  # rotations that differ per block
-                x = block(x, rope=rope[index] if mixed else rope)
+            x = block(x, **self._positions_in(index, rope))
             outputs.append(x)
         return outputs
+
+    def _positions_in(self, index: int, rope: Tensor | None) -> dict[str, Tensor]:
+        """What a block is told of positions."""
+        if isinstance(self.vit, Beit):
+            shared = self.vit.rel_pos_bias
+            return {} if shared is None else {"shared_rel_pos_bias": shared()}
+        if rope is None:
+            return {}
+        mixed = getattr(self.vit, "rope_mixed", False)  # rotations that differ per block
+        return {"rope": rope[index] if mixed else rope}
 
     def norm(self, x: Tensor) -> Tensor:
         """The transformer's last norm over tokens."""
@@ -189,11 +221,20 @@ class ViTTokens(nn.Module):
                 )
             hidden = mask.bool().reshape(*x.shape[:-1], 1)  # patches come as rows or as a grid
             x = torch.where(hidden, token.to(x.dtype).reshape(*[1] * (x.ndim - 1), -1), x)
+        if isinstance(self.vit, Beit):
+            return _placed_in_beit(self.vit, x), None
         placed = self.vit._pos_embed(x)
         return placed if isinstance(placed, tuple) else (placed, None)
 
     def _split(self, x: Any) -> tuple[Tensor, Tensor]:
         return x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+
+
+def _placed_in_beit(vit: Any, x: Tensor) -> Tensor:
+    """The class token, the patches and, where there are any, absolute positions."""
+    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1)
+    out: Tensor = vit.pos_drop(x if vit.pos_embed is None else x + vit.pos_embed)
+    return out
 
 
 def _rope_at(rope: Tensor, ids_keep: Tensor) -> Tensor:
@@ -206,7 +247,7 @@ def _rope_at(rope: Tensor, ids_keep: Tensor) -> Tensor:
 
 def _transformer(
     model: str | nn.Module, pretrained: bool, settings: dict[str, Any]
-) -> VisionTransformer | Eva:
+) -> VisionTransformer | Eva | Beit:
     if isinstance(model, str):
         built = from_timm(model, num_classes=0, pretrained=pretrained, **settings)
     elif settings or pretrained:
@@ -216,9 +257,9 @@ def _transformer(
         )
     else:
         built = model
-    if not isinstance(built, (timm.models.VisionTransformer, Eva)):
+    if not isinstance(built, (timm.models.VisionTransformer, Eva, Beit)):
         raise TypeError(
-            f"ViTTokens needs a VisionTransformer (or Eva) of timm, got {type(built).__name__}. "
+            f"ViTTokens needs a VisionTransformer (or Eva, Beit) of timm, got {type(built).__name__}. "
             "Choose a model such as 'vit_small_patch16_224'."
         )
     return built
