@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import spt_augment
 import spt_data
+import torch
 
 TABLE = "_recipe_table.py"
 
@@ -17,10 +18,41 @@ def test_both_packages_hold_the_same_table(root):
 
 
 def test_every_recipe_has_both_forms():
-    recipes = pytest.importorskip("spt_data.recipes")
-    from spt_augment._recipe_table import RECIPES
-
-    for name in RECIPES:
+    assert set(spt_data.recipes.NAMES) == set(spt_augment.recipes.NAMES)
+    for name in spt_data.recipes.NAMES:
         assert callable(getattr(spt_augment.recipes, name))
-        assert callable(getattr(recipes, name))
-    assert spt_data.__name__ == "spt_data"
+        assert callable(getattr(spt_data.recipes, name))
+
+
+def views_of(batch):
+    """Name or place of each view, and its shape, dtype and keys."""
+    views = dict(enumerate(batch["views"])) if "views" in batch else batch
+    if "image" in batch:
+        views = {"image": batch}
+    return {
+        name: (tuple(view["image"].shape), view["image"].dtype, view["label"].shape)
+        for name, view in views.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(spt_data.recipes.NAMES))
+def test_both_forms_give_the_same_views_and_masks(name):
+    """From the same images; the draws differ, so numbers are compared in each package's tests."""
+    size = 224 if name in ("beit", "ijepa") else 32
+    options = {"size": size, "local_size": 16}
+    if name == "deit":
+        options["num_classes"] = 5
+    images = torch.randint(0, 256, (3, 3, 48, 56), dtype=torch.uint8)
+    preset = spt_data.recipes.preset(name, **options)
+    ours = preset.collate([preset({"image": image, "label": i}) for i, image in enumerate(images)])
+    theirs = spt_augment.recipes.preset(name, **options, compile=False)(
+        {"image": images, "label": torch.arange(3)}
+    )
+    assert views_of(ours) == views_of(theirs)
+    masks = {key for key in ours if "mask" in key.lower() and not key[0].isupper()}
+    assert masks == {key for key in theirs if "mask" in key.lower() and not key[0].isupper()}
+    for key in masks:
+        assert type(ours[key]) is type(theirs[key])
+        if name != "ijepa":  # whose lengths are drawn
+            assert ours[key].shape == theirs[key].shape
+            assert ours[key].dtype == theirs[key].dtype

@@ -76,7 +76,7 @@ def test_masks_and_mixing_come_with_their_recipes():
     assert batch["mask_context"].shape[0] == 3
     deit = recipes.deit(num_classes=5, size=32)
     batch = deit.collate([deit({**sample, "label": i}) for i in range(4)])
-    torch.testing.assert_close(batch["soft_label"].sum(1), torch.ones(4))
+    torch.testing.assert_close(batch["label"].sum(1), torch.ones(4))
 
 
 @pytest.mark.parametrize("name", ["byol", "barlow_twins", "dino"])

@@ -55,8 +55,7 @@ class MixCollator:
         switch_prob: Probability of CutMix when both are possible.
         label_smoothing: Mass that is spread over all classes.
         source: Key of the images, float ``(B, C, H, W)``.
-        label_key: Key of the class ids, int64 ``(B,)``, which stay as they are.
-        target: Key of the soft labels, float ``(B, K)``.
+        label_key: Key of the class ids, int64 ``(B,)``; they become soft labels, ``(B, K)``.
         seed_key: Key of the samples' seeds.
 
     Raises:
@@ -73,7 +72,6 @@ class MixCollator:
         label_smoothing: float = 0.1,
         source: str = "image",
         label_key: str = "label",
-        target: str = "soft_label",
         seed_key: str = "mix_seed",
     ) -> None:
         shares = {"prob": prob, "switch_prob": switch_prob, "label_smoothing": label_smoothing}
@@ -93,7 +91,6 @@ class MixCollator:
         self.label_smoothing = label_smoothing
         self.source = source
         self.label_key = label_key
-        self.target = target
         self.seed_key = seed_key
 
     def __call__(self, samples: Sequence[Sample]) -> Sample:
@@ -105,7 +102,7 @@ class MixCollator:
         else:
             with keyed_draws(*seeds.tolist()):
                 images, soft = self.mix(batch[self.source], batch[self.label_key])
-        return {**batch, self.source: images, self.target: soft}
+        return {**batch, self.source: images, self.label_key: soft}
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed images and soft labels."""

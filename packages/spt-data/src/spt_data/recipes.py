@@ -158,7 +158,8 @@ class _Blur:
 
     def __init__(self, view: ViewSpec) -> None:
         self.pil = T.PILGaussianBlur(view.blur_sigma, view.blur_p)
-        self.tensor = T.GaussianBlur(view.blur_kernel, view.blur_sigma, view.blur_p)
+        taps = min(view.blur_kernel, (view.size - 1) | 1)  # no wider than a small view
+        self.tensor = T.GaussianBlur(taps, view.blur_sigma, view.blur_p)
 
     def __call__(self, sample: Sample) -> Sample:
         if "image" not in sample:
