@@ -139,9 +139,12 @@ def test_a_teacher_moved_by_the_cosine_is_that_of_the_official_code():
     momentum = [cosine_value(step, 6, start=0.99, end=1.0) for step in range(6)]
     np.testing.assert_allclose(momentum, golden["momentum"], rtol=1e-12)
     for name in ("fc.weight", "fc.bias", "bn.weight", "bn.bias"):
-        teacher = golden[f"teacher0.{name}"].astype(np.float64)
+        teacher = golden[f"teacher0.{name}"].astype(float)
         for m, student, expected in zip(
-            momentum, golden[f"student.{name}"], golden[f"teacher.{name}"], strict=True
+            momentum,
+            golden[f"student.{name}"].astype(float),
+            golden[f"teacher.{name}"],
+            strict=True,
         ):
             teacher = m * teacher + (1 - m) * student
             np.testing.assert_allclose(teacher, expected, rtol=1e-12, atol=1e-14)
