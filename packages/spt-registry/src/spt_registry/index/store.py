@@ -40,10 +40,14 @@ def connect(db_path: Path) -> sqlite3.Connection:
     """
     db_path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(3):
-        if db_path.exists():
-            connection = _open_usable(db_path)
-            if connection is not None:
-                return connection
+        try:
+            connection = _open_usable(db_path) if db_path.exists() else None
+        except sqlite3.OperationalError:
+            if db_path.exists():
+                raise
+            connection = None  # somebody has just deleted it
+        if connection is not None:
+            return connection
         with writing(db_path):
             _make(db_path)
     raise sqlite3.DatabaseError(f"{db_path} cannot be made a usable index; delete it.")
