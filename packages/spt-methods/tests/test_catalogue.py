@@ -11,6 +11,7 @@ import spt_losses
 import spt_methods
 import torch
 from spt_methods import forward, methods
+from spt_methods.backbones import RandomProjectionTokenizer
 from spt_methods.catalogue import CATALOGUE, table
 from spt_methods.methods._method import Method
 from torch import nn
@@ -22,7 +23,19 @@ ROWS = {row.method: row for row in CATALOGUE}
 # the smallest sizes that each constructor takes
 PROTOTYPES = {"n_prototypes": 16, "projector_hidden_dim": 16, "projector_bottleneck_dim": 8,
               "drop_path_rate": 0.0}  # fmt: skip
+TINY_DECODER = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
 SMALL = {
+    "BEiT": {"tokenizer": RandomProjectionTokenizer(8), "drop_path_rate": 0.0},
+    "Data2Vec": {"top_k_blocks": 1, "drop_path_rate": 0.0},
+    "iBOT": {
+        "n_cls_prototypes": 16,
+        **{k: v for k, v in PROTOTYPES.items() if k != "n_prototypes"},
+    },
+    "IJEPA": {"predictor_embed_dim": 48, "predictor_depth": 1},
+    "MAE": TINY_DECODER,
+    "MaskFeat": {},
+    "MSN": {"n_prototypes": 16, "projector_hidden_dim": 16, "projector_dim": 8},
+    "SimMIM": {},
     "BarlowTwins": {"projector_dims": (8, 6)},
     "BYOL": {"projector_dims": (8, 4), "predictor_dims": (8, 4)},
     "DINO": PROTOTYPES,
@@ -41,7 +54,11 @@ SMALL = {
     "WMSE": {"projector_dims": (8, 2), "w_size": 4},
 }
 FAMILIES = ["resnet10t", "vit_tiny_patch16_224", "convnext_atto"]
-ENCODERS = {"PIRL": FAMILIES[:1], "DINOv2": FAMILIES[1:2]}  # all others take every family
+TRANSFORMERS = ("BEiT", "Data2Vec", "DINOv2", "iBOT", "IJEPA", "MAE", "MaskFeat", "MSN", "SimMIM")
+ENCODERS = {
+    "PIRL": FAMILIES[:1],
+    **dict.fromkeys(TRANSFORMERS, FAMILIES[1:2]),
+}  # others take every one
 SETTINGS = {
     "resnet10t": {},
     "convnext_atto": {},
@@ -195,7 +212,8 @@ def test_the_teacher_moves_in_a_bare_trainer_and_once_with_the_users_callback(tm
     moved = []
     for own in ([], [spt_callbacks.TeacherStudentCallback()]):
         module = build(name)
-        first = next(iter(dict(module.backbone.teacher.named_parameters())))
+        student = module.backbone.student.named_parameters()
+        first = next(n for n, p in student if p.requires_grad)
         before = module.backbone.teacher.state_dict()[first].clone()
         trainer = train(tmp_path, module, callbacks=own)
         moved.append(module.backbone.teacher.state_dict()[first] - before)

@@ -89,7 +89,7 @@ def test_dynamic_sizes_and_evaluation():
 
 def test_what_the_encoder_refuses():
     with pytest.raises(
-        TypeError, match=r"needs a VisionTransformer \(or Eva\) of timm, got ResNet"
+        TypeError, match=r"needs a VisionTransformer \(or Eva, Beit\) of timm, got ResNet"
     ):
         MaskedEncoder(timm.create_model("resnet10t"))
     with pytest.raises(ValueError, match=r"\['img_size'\] are for models given by name"):

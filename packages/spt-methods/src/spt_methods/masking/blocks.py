@@ -81,6 +81,16 @@ def block_masks(
     return completed(mask, targets, generator) if complete else mask
 
 
+def smallest_block(grid: Grid) -> int:
+    """The share of the grid that BEiT's 16 patches are of its 14 x 14, at least 1 patch.
+
+    Example:
+        >>> smallest_block((14, 14)), smallest_block((8, 8)), smallest_block((4, 4))
+        (16, 5, 1)
+    """
+    return max(1, round(16 * grid[0] * grid[1] / 196))
+
+
 def completed(mask: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
     """The masks, with single random patches hidden until ``targets`` are."""
     flat = mask.flatten(1)
