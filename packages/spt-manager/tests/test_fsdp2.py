@@ -66,9 +66,11 @@ def test_two_ranks_share_the_parameters(tmp_path, monkeypatch):
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(bytes(content))
     assert not is_whole(last)
-    good = newest_good(last.parent)
-    assert good is not None
-    assert good.resolve() != last.resolve()
+    broken = last.resolve()
+    (before,) = [path for path in families if path.resolve() != broken]
+    assert newest_good(last.parent) == before
+    assert broken.with_name(broken.name + ".corrupt").is_dir()
+    assert not last.is_symlink()
 
 
 def test_a_strategy_is_known_by_its_class():

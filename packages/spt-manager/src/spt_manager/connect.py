@@ -22,11 +22,17 @@ from spt_manager.resume import ExactState, install_exact_loops
 from spt_manager.workers import quieten
 
 
-def is_unasked(entry: Any) -> bool:
-    """Whether Lightning made this logger because none was given."""
+def is_unasked(entry: Any, root: str) -> bool:
+    """Whether Lightning made this logger because none was given.
+
+    Args:
+        entry: A logger of the trainer.
+        root: The trainer's ``default_root_dir`` when it was made, where such a logger writes.
+    """
     if type(entry) is CSVLogger:
         return True
-    return type(entry) is TensorBoardLogger and entry.name == "lightning_logs"
+    by_default = type(entry) is TensorBoardLogger and entry.name == "lightning_logs"
+    return by_default and str(entry.save_dir) == root
 
 
 def connect_run_dir(trainer: pl.Trainer, run_dir: Path, settings: Settings) -> None:

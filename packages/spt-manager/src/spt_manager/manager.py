@@ -155,6 +155,7 @@ class Manager:
             pl.seed_everything(self.seed, workers=True, verbose=False)
         self.trainer: pl.Trainer
         self.trainer, self._waiting = build_trainer(self._given["trainer"])
+        self._root = str(self.trainer.default_root_dir)
 
     def _build_rest(self, settings: Settings) -> None:
         if self._built:
@@ -211,7 +212,9 @@ class Manager:
         registry.attach(self._place.path, self.run_id, self._identity.tags)
         registry.config = self._config
         # our files replace what Lightning writes unasked
-        kept = [e for e in self.trainer.loggers if e is not registry and not is_unasked(e)]
+        kept = [
+            e for e in self.trainer.loggers if e is not registry and not is_unasked(e, self._root)
+        ]
         self.trainer.loggers = [registry, *kept]
         if registry.config and self.trainer.is_global_zero:
             registry.log_hyperparams(flatten(registry.config))

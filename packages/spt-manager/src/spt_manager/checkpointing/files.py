@@ -44,19 +44,30 @@ def newest_good(folder: Path) -> Path | None:
     Args:
         folder: The run's checkpoints.
     """
-    others = [path for path in folder.glob("*.ckpt") if path.name != LAST]
-    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    last = folder / LAST
-    for path in ([last] if last.exists() or last.is_symlink() else []) + others:
+    for path in candidates(folder):
         if path.exists() and is_whole(path):
             return path
-        aside = _free_name(path.with_name(path.name + ".corrupt"))
-        os.replace(path, aside)
-        logger.error(
-            f"The checkpoint {path} is corrupt; it is set aside as {aside.name}, and the newest "
-            "good one is used."
-        )
+        if path.is_symlink():  # the pointer to a folder of shards
+            pointer, path = path, path.resolve()
+            pointer.unlink()
+        if path.exists():
+            aside = _free_name(path.with_name(path.name + ".corrupt"))
+            os.replace(path, aside)
+            logger.error(
+                f"The checkpoint {path} is corrupt; it is set aside as {aside.name}, and the "
+                "newest good one is used."
+            )
     return None
+
+
+def candidates(folder: Path) -> list[Path]:
+    """``last.ckpt``, if it is there, then the other checkpoints, folders of shards too, newest first."""
+    last = folder / LAST
+    shards = [path for path in folder.glob(f"{last.stem}-step=*") if path.is_dir()]
+    others = [path for path in folder.glob("*.ckpt") if path.name != LAST]
+    others += [path for path in shards if ".corrupt" not in path.name]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return ([last] if last.exists() or last.is_symlink() else []) + others
 
 
 def sweep(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 FINISHED = "_iterator_finished"
 """Where torchdata's loader says that its epoch is over."""
@@ -30,9 +31,10 @@ def load_states(combined: CombinedLoader, states: list[Any], *, between: bool = 
     if not states or len(stateful) != len(states):
         return
     for loader, state in zip(stateful, states, strict=True):
-        if between and FINISHED in state:
+        if between and FINISHED in state and isinstance(loader, StatefulDataLoader):
             loader.load_state_dict({**state, FINISHED: True})
-            iter(loader)
+            # takes up the state; a subclass that counts its epochs must not count this start
+            StatefulDataLoader.__iter__(loader)
         else:
             loader.load_state_dict(state)
 

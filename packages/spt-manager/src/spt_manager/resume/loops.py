@@ -20,7 +20,7 @@ from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor
 
-from spt_manager.resume.generators import starting_from
+from spt_manager.resume.generators import set_generator_states, starting_from
 from spt_manager.resume.loaders import fast_forward, load_states, put_ahead
 from spt_manager.resume.rng import rng_state, same_rng_state, set_rng_state
 from spt_manager.resume.state import ExactState, Point
@@ -60,6 +60,8 @@ class ExactEpochLoop(_TrainingEpochLoop):
             self._go_on(standing, data_fetcher)
 
     def _go_on(self, standing: Standing, data_fetcher: Any) -> None:
+        if self.fit_loop.epoch_is_over:
+            self.fit_loop.close_loaders()
         self.fit_loop.standing = None
         if standing in ("epoch", "elsewhere"):
             return
@@ -137,7 +139,7 @@ class ExactFitLoop(_FitLoop):
             return
         if self.standing == "epoch":
             self._started_rng = rng_state()
-        elif self.state.loaded is not None:
+        elif self.state.loaded is not None and not self.epoch_is_over:
             fast_forward(self._data_fetcher, self.epoch_loop.batch_progress.current.completed)
             put_ahead(self._data_fetcher, self.state.loaded["ahead"])
 
@@ -145,7 +147,8 @@ class ExactFitLoop(_FitLoop):
         """Load them, and set the random state from which Lightning starts the loaders next."""
         assert self._combined_loader is not None
         states, between = self._combined_loader_states_to_load, self.standing == "epoch"
-        load_states(self._combined_loader, states, between=between)
+        if not self.epoch_is_over:
+            load_states(self._combined_loader, states, between=between)
         loaded = self.state.loaded
         if self.standing is None or loaded is None:
             self.state.loaders_start(self._combined_loader)
@@ -158,6 +161,19 @@ class ExactFitLoop(_FitLoop):
         start = starting_from(self._combined_loader, self._resumed_generators)
         self._starting.enter_context(start)
         set_rng_state(self._resumed_rng)
+
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether the epoch that goes on has no batch left, only its validation and its end."""
+        in_its_end = self.standing in ("validation", "validated")
+        return in_its_end and bool(self.epoch_loop.batch_progress.is_last_batch)
+
+    def close_loaders(self) -> None:
+        """Put the loaders where they stood after the last batch, ready to begin the next epoch."""
+        assert self._combined_loader is not None
+        load_states(self._combined_loader, self._combined_loader_states_to_load, between=True)
+        if self.state.loaded is not None:
+            set_generator_states(self._combined_loader, self.state.loaded["generators"])
 
     def on_run_start(self) -> None:
         """Call the hooks; a run that resumes between epochs has its random state again after them."""
