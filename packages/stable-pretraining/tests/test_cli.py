@@ -1,5 +1,6 @@
 """The `spt` command."""
 
+import pytest
 from click.testing import CliRunner
 from stable_pretraining import __version__
 from stable_pretraining.cli import main
@@ -13,7 +14,7 @@ def test_version_and_help():
     assert __version__ in invoke("--version").output
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("demo", "registry", "run"):
+    for command in ("completion", "config", "demo", "methods", "registry", "run"):
         assert command in result.output
 
 
@@ -40,3 +41,54 @@ def test_a_bad_epoch_count_is_refused():
     result = invoke("demo", "--epochs", "0")
     assert result.exit_code == 2
     assert "--epochs" in result.output
+
+
+def test_the_methods_are_the_tables_rows():
+    from spt_methods.catalogue import CATALOGUE
+
+    result = invoke("methods")
+    assert result.exit_code == 0
+    assert all(f"`{row.method}`" in result.output for row in CATALOGUE)
+
+
+def test_the_settings_are_those_of_the_code():
+    result = invoke("config", "settings")
+    assert "| `cache_dir` | `SPT_CACHE_DIR` | `None` |" in result.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes(shell):
+    script = invoke("completion", shell)
+    assert script.exit_code == 0
+    assert "_SPT_COMPLETE" in script.output
+    words = {"COMP_WORDS": "spt reg", "COMP_CWORD": "1", "_SPT_COMPLETE": "bash_complete"}
+    result = CliRunner().invoke(main, [], env=words, prog_name="spt")
+    assert "registry" in result.output
+
+
+CONFIG = """
+trainer: {_target_: lightning.Trainer, accelerator: cpu}
+module: {_target_: torch.nn.Linear, in_features: 1, out_features: 1}
+data: {_target_: lightning.LightningDataModule}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["+module.wrong=1"], "`module` failed: torch.nn"),
+        (["~data"], "The configuration lacks ['data']"),
+        (["no.such=1"], "Could not override 'no.such'"),
+        (["--allow", "lightning"], "`module._target_` is 'torch.nn.Linear'; allowed is"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["config", "check"]])
+def test_a_mistake_in_a_configuration_is_told_without_a_traceback(
+    tmp_path, command, arguments, message
+):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    result = invoke(*command, str(path), *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output

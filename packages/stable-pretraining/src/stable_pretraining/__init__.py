@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from spt_manager import Manager as Manager
     from spt_manager import config_context as config_context
     from spt_manager import get_config as get_config
+    from spt_manager import make_fsdp2_strategy as make_fsdp2_strategy
+    from spt_manager import make_it_fast as make_it_fast
     from spt_manager import set as set
     from spt_methods import Module as Module
     from spt_registry import Registry
@@ -55,6 +57,8 @@ _NAMES = {
     "Manager": "spt_manager",
     "config_context": "spt_manager",
     "get_config": "spt_manager",
+    "make_fsdp2_strategy": "spt_manager",
+    "make_it_fast": "spt_manager",
     "set": "spt_manager",
     "OnlineKNN": "spt_callbacks",
     "OnlineProbe": "spt_callbacks",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -41,29 +43,115 @@ def main() -> None:
     spt demo                      a self-supervised run on bundled images
     spt config.yaml [key=value]   train from a YAML configuration
     spt config.yaml -m [sweep]    the same, as a Hydra multirun
+    spt config check config.yaml  build it and show the shapes, before it costs anything
     spt registry ls               the table of runs
+    spt methods                   the table of methods
     """
+
+
+_ALLOW = click.option(
+    "--allow",
+    callback=lambda ctx, param, value: value.split(",") if value else None,
+    metavar="PACKAGE,...",
+    help="Refuse a configuration that names anything of another package.",
+)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("-m", "--multirun", is_flag=True, help="Sweep over comma-separated values.")
-def run(config: Path, overrides: tuple[str, ...], multirun: bool) -> None:
+@_ALLOW
+def run(config: Path, overrides: tuple[str, ...], multirun: bool, allow: list[str] | None) -> None:
     """Train from CONFIG, a Hydra YAML file with `trainer`, `module` and `data`.
 
-    A YAML is code: every `_target_` in it is imported and called. Run only files you trust.
+    A YAML is code: every `_target_` in it is imported and called. Run only files you trust, or
+    bound what they may name with --allow.
+
+    Exit codes: 0 done, 1 failed, 75 preempted (start it again), 130 interrupted.
 
     \b
     Examples:
       spt config.yaml trainer.max_epochs=50
       spt config.yaml -m module.optim.optimizer.lr=0.1,0.3
+      spt run --allow torch,timm,lightning,stable_pretraining config.yaml
     """
+    with _told(config):
+        load("spt_manager.launch").run_config(
+            config, list(overrides), multirun=multirun, allow=allow
+        )
+
+
+@main.group(name="config")
+def config_group() -> None:
+    """Look at configurations and settings."""
+
+
+@config_group.command(name="check", context_settings={"ignore_unknown_options": True})
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@click.option("--meta", is_flag=True, help="Build without memory for parameters; run no batch.")
+@_ALLOW
+def check(config: Path, overrides: tuple[str, ...], meta: bool, allow: list[str] | None) -> None:
+    """Build all that CONFIG names, run one batch on the CPU, and print the shapes.
+
+    \b
+    Examples:
+      spt config check config.yaml
+      spt config check config.yaml --meta module.backbone.model_name=vit_giant_patch14_224
+    """
+    with _told(config):
+        found = load("spt_manager.check").check_config(
+            config, list(overrides), meta=meta, allow=allow
+        )
+    width = max(len(name) for name, _ in found)
+    for name, description in found:
+        click.echo(f"{name:<{width}}  {description}")
+
+
+@config_group.command(name="settings")
+def settings() -> None:
+    """Print the settings of `spt.set` and of the environment variables, as a Markdown table."""
+    click.echo(load("spt_manager.config").settings_table())
+
+
+@main.command()
+def methods() -> None:
+    """Print the methods: what each reads, its loss, its paper, and the test that holds it."""
+    click.echo(load("spt_methods.catalogue").table())
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a SHELL.
+
+    \b
+    Examples:
+      spt completion bash >> ~/.bashrc
+      spt completion fish > ~/.config/fish/completions/spt.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "spt", "_SPT_COMPLETE").source())
+
+
+@contextmanager
+def _told(config: Path) -> Iterator[None]:
+    """Turn what is wrong with a configuration into a message without a traceback."""
     if not config.is_file():
         raise click.ClickException(
             f"There is no configuration file {str(config)!r}; give the path of a YAML file."
         )
-    load("spt_manager.launch").run_config(config, list(overrides), multirun=multirun)
+    manager, launch = load("spt_manager"), load("spt_manager.launch")
+    hydra = load("hydra.errors").HydraException
+    mendable = (manager.BuildError, manager.NotAllowedError, manager.RunInUseError)
+    try:
+        yield
+    except (*mendable, launch.ConfigError, hydra) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()
