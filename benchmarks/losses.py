@@ -3,7 +3,7 @@
 Same inputs, in turns; medians are printed. Memory is the largest sum of what is allocated at once
 beyond the inputs.
 
-    python benchmarks/losses.py [--quick | --full] [--threads=N] [--only=NAME]
+    python benchmarks/losses.py [--quick | --full] [--threads=N] [--only=NAME] [--shapes=NxD,NxD]
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Contest(NamedTuple):
     """One objective as both packages have it; each takes two views ``(N, D)``."""
 
     name: str
-    ours: Callable[[], Loss]
-    theirs: Callable[[], Loss]
+    ours: Callable[[int], Loss]
+    theirs: Callable[[int], Loss]
+    fits: Callable[[int, int], bool] = lambda n, d: True
 
 
 def symmetric(loss: nn.Module) -> Loss:
@@ -39,20 +40,122 @@ def symmetric(loss: nn.Module) -> Loss:
     return lambda a, b: 0.5 * (loss(a, b.detach()) + loss(b, a.detach()))
 
 
+def of_each(loss: nn.Module) -> Loss:
+    """The sum over the views of a loss of one view."""
+    return lambda a, b: loss(a) + loss(b)
+
+
+def prototypes(d: int, like: Tensor) -> Tensor:
+    """The same ones for both."""
+    return torch.randn(512, d, generator=torch.Generator().manual_seed(1)).to(like)
+
+
+def our_swav(d: int) -> Loss:
+    return lambda a, b: ours.swav_loss([a, b], prototypes(d, a))
+
+
+def their_swav(d: int) -> Loss:
+    loss, unit = theirs.SwaVLoss(), nn.functional.normalize
+    return lambda a, b: loss([unit(z) @ unit(prototypes(d, a)).T for z in (a, b)], [])
+
+
+def our_dino(d: int) -> Loss:
+    loss = ours.DINOv1Loss()
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        targets = loss.softmax_center_teacher(torch.stack([a, b]).detach(), 0.04)
+        return loss(torch.stack([a, b]), targets)
+
+    return value
+
+
+def their_dino(d: int) -> Loss:
+    loss: dict[torch.device, nn.Module] = {}
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        made = loss.setdefault(a.device, theirs.DINOLoss(output_dim=d).to(a.device))
+        return made([a.detach(), b.detach()], [a, b], teacher_temp=0.04)
+
+    return value
+
+
+def our_ibot(d: int) -> Loss:
+    loss = ours.iBOTPatchLoss()
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        mask = torch.ones(len(a) // 16, 16, dtype=torch.bool, device=a.device)
+        return loss(a, loss.softmax_center_teacher(b.detach(), 0.07), mask)
+
+    return value
+
+
+def their_ibot(d: int) -> Loss:
+    loss: dict[torch.device, nn.Module] = {}
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        made = loss.setdefault(a.device, theirs.IBOTPatchLoss(output_dim=d).to(a.device))
+        mask = torch.ones(len(a) // 16, 4, 4, dtype=torch.bool, device=a.device)
+        return made(b.detach(), a, mask, teacher_temp=0.07)
+
+    return value
+
+
+def our_msn(d: int) -> Loss:
+    loss = ours.MSNLoss()
+    return lambda a, b: loss(a, b, prototypes(d, a))
+
+
+def their_msn(d: int) -> Loss:
+    loss = theirs.MSNLoss()
+    return lambda a, b: loss(a, b.detach(), prototypes(d, a), target_sharpen_temperature=0.25)
+
+
+def our_wmse(d: int) -> Loss:
+    return ours.WMSELoss(w_size=2 * d, eps=0.0)
+
+
+def their_wmse(d: int) -> Loss:
+    loss: dict[torch.device, nn.Module] = {}
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        made = theirs.WMSELoss(embedding_dim=d, w_size=2 * d, track_running_stats=False)
+        return loss.setdefault(a.device, made.to(a.device))(torch.cat([a, b]))
+
+    return value
+
+
 CONTESTS = [
-    Contest("NT-Xent", lambda: ours.NTXEntLoss(0.5), lambda: theirs.NTXentLoss(0.5)),
+    Contest("NT-Xent", lambda d: ours.NTXEntLoss(0.5), lambda d: theirs.NTXentLoss(0.5)),
     Contest(
         "NT-Xent, chunk_size=512",
-        lambda: ours.NTXEntLoss(0.5, chunk_size=512),
-        lambda: theirs.NTXentLoss(0.5),
+        lambda d: ours.NTXEntLoss(0.5, chunk_size=512),
+        lambda d: theirs.NTXentLoss(0.5),
     ),
-    Contest("DCL", lambda: ours.DCLLoss(0.1), lambda: theirs.DCLLoss(0.1)),
-    Contest("Barlow Twins", lambda: ours.BarlowTwinsLoss(), lambda: theirs.BarlowTwinsLoss()),
-    Contest("VICReg", lambda: ours.VICRegLoss(), lambda: theirs.VICRegLoss()),
+    Contest("DCL", lambda d: ours.DCLLoss(0.1), lambda d: theirs.DCLLoss(0.1)),
+    Contest("Barlow Twins", lambda d: ours.BarlowTwinsLoss(), lambda d: theirs.BarlowTwinsLoss()),
+    Contest("VICReg", lambda d: ours.VICRegLoss(), lambda d: theirs.VICRegLoss()),
     Contest(
         "SimSiam",
-        lambda: lambda a, b: ours.simsiam_loss(a, b, a, b),
-        lambda: symmetric(theirs.NegativeCosineSimilarity()),
+        lambda d: lambda a, b: ours.simsiam_loss(a, b, a, b),
+        lambda d: symmetric(theirs.NegativeCosineSimilarity()),
+    ),
+    Contest("SwAV, 512 prototypes", our_swav, their_swav),
+    Contest("DINO, D prototypes", our_dino, their_dino),
+    Contest("iBOT, D prototypes", our_ibot, their_ibot),
+    Contest("MSN, 512 prototypes", our_msn, their_msn),
+    Contest(
+        "KoLeo",
+        lambda d: of_each(ours.KoLeoLoss()),
+        lambda d: of_each(theirs.KoLeoLoss()),
+    ),
+    Contest("TiCo", lambda d: ours.TiCoLoss(rho=8.0), lambda d: theirs.TiCoLoss(rho=8.0)),
+    Contest(
+        "W-MSE, sub-batches of 2 D", our_wmse, their_wmse, lambda n, d: d <= 512 and n >= 2 * d
+    ),
+    Contest(
+        "SIGReg, 256 slices",
+        lambda d: of_each(ours.SlicedEppsPulley(256)),
+        lambda d: of_each(theirs.SIGReg(num_vectors=256)),
     ),
 ]
 
@@ -61,7 +164,7 @@ def step(loss: Loss, views: list[Tensor]) -> None:
     """Forward and backward."""
     for view in views:
         view.grad = None
-    loss(*views).backward()
+    loss(*views).sum().backward()
 
 
 def seconds(loss: Loss, views: list[Tensor]) -> float:
@@ -101,7 +204,7 @@ def compare(contest: Contest, n: int, d: int, device: torch.device, budget_s: fl
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(n, d, generator=generator) for _ in range(2)]
     views = [view.to(device).requires_grad_() for view in views]
-    losses = [contest.ours(), contest.theirs()]
+    losses = [contest.ours(d), contest.theirs(d)]
     memory = [peak_bytes(loss, views) / 2**20 for loss in losses]
     times: list[list[float]] = [[], []]
     end = time.perf_counter() + budget_s
@@ -118,6 +221,11 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(*(threads or [torch.get_num_threads()]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quick, full = "--quick" in arguments, "--full" in arguments
+    shapes = [a.partition("=")[2] for a in arguments if a.startswith("--shapes=")]
+    chosen = QUICK if quick else FULL if full else SOME
+    if shapes:
+        sides = [shape.split("x") for shape in shapes[0].split(",")]
+        chosen = [(int(n), int(d)) for n, d in sides]
     place = "CUDA" if device.type == "cuda" else f"CPU, {torch.get_num_threads()} cores"
     print(f"{place}, float32, forward + backward, ours / lightly\n")
     print("| loss | N | D | ms | ratio | MiB | ratio |")
@@ -125,7 +233,9 @@ def main(arguments: list[str]) -> None:
     for contest in CONTESTS:
         if only and contest.name not in only:
             continue
-        for n, d in QUICK if quick else FULL if full else SOME:
+        for n, d in chosen:
+            if not contest.fits(n, d):
+                continue
             a, b, x, y = compare(contest, n, d, device, 0.2 if quick else 1.0)
             print(
                 f"| {contest.name} | {n} | {d} | {a:.1f} / {b:.1f} | {a / b:.2f} "

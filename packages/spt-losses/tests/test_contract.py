@@ -102,6 +102,21 @@ def test_compiles_without_a_graph_break(case, cases):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_no_value_is_read_by_the_host(case, cases):
+    """On a device that holds no values, whatever asks for one fails."""
+    if not case.compiles:
+        pytest.skip("the case itself asks for values")
+    loss, inputs = prepared(case, cases, torch.float32)
+    loss = loss.to("meta") if isinstance(loss, nn.Module) else loss
+    inputs = [x.detach().to("meta").requires_grad_(x.requires_grad) for x in inputs]
+    with torch.device("meta"):  # for what the case makes
+        value = loss(*inputs)
+    value.backward()
+    assert value.is_meta
+    for x in leaves(inputs):
+        assert x.grad.shape == x.shape
+
+
 def test_wrong_inputs_are_refused(case, cases):
     loss, inputs = prepared(case, cases)
     whole = [x.detach().long() if x.requires_grad else x for x in inputs]

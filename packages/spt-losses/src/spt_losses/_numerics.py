@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,8 +16,10 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def no_autocast(x: Tensor) -> torch.autocast:
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Context in which operations on ``x`` keep its dtype."""
+    if x.is_meta:  # a device without autocast
+        return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -24,9 +29,27 @@ def _lengths(x: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+class _Unit(torch.autograd.Function):
+    """Division by the norm; backward needs the output and the norm alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = _lengths(x)
+        y = x / length
+        ctx.save_for_backward(y, length)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, length = ctx.saved_tensors
+        along = (grad * y).sum(-1, keepdim=True)
+        return torch.addcmul(grad, y, along, value=-1).div_(length)
+
+
 def unit(x: Tensor) -> Tensor:
     """``x`` over its norm along the last axis; zero vectors stay zero."""
-    return x / _lengths(x)
+    y: Tensor = _Unit.apply(x)
+    return y
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ https://arxiv.org/abs/1806.03198
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -56,8 +58,8 @@ def koleo_loss(z: Tensor, *, top_k: int = 1) -> Tensor:
         difference = x.unsqueeze(1) - everyone[nearest]  # (N, k, D)
         distance = torch.linalg.vector_norm(difference + EPS, dim=2)
         # a duplicate lies in no direction; with eps alone its gradient would leave float16
-        distinct = (difference != 0).any(2)
-        distance = torch.where(distinct, distance, distance.detach())
+        least = 1.01 * EPS * math.sqrt(x.shape[1])
+        distance = torch.where(distance > least, distance, distance.detach())
         return -mean_of_rows((distance + EPS).log().mean(1), counts)
 
 

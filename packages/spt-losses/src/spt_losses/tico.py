@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spt_losses._checks import check_fraction, check_not_negative, check_paired
-from spt_losses._distributed import mean_of_rows, num_rows, row_counts, sum_over_ranks
-from spt_losses._numerics import cosine, no_autocast, unit, widen
+from spt_losses._distributed import mean_of_rows, num_rows, row_counts
+from spt_losses._moments import second_moments
+from spt_losses._numerics import no_autocast, unit, widen
 from spt_losses._pending import Pending
 
 
@@ -55,13 +56,13 @@ def tico_loss(
     counts = row_counts(z1)
     with no_autocast(z1):
         x = unit(widen(z1))
-        batch = sum_over_ranks(x.T @ x) / sum(counts)  # (D, D)
+        batch = second_moments(x, sum(counts))  # (D, D)
         c = (1 - beta) * batch
         if covariance is not None:
             _check_covariance(covariance, x.shape[1])
             c = c + beta * covariance.detach().to(c)
-        agreement = mean_of_rows(cosine(widen(z1), widen(z2)), counts)
-        contrast = mean_of_rows(((x @ c) * x).sum(1), counts)
+        agreement = mean_of_rows((x * unit(widen(z2))).sum(1), counts)
+        contrast = (c * batch).sum()  # the mean of x^T C x is the trace of C times the moments
         return 1 - agreement + rho * contrast, batch.detach()
 
 

@@ -5,13 +5,17 @@ Bardes et al., "VICReg", ICLR 2022, eq. 1 to 4. https://arxiv.org/abs/2105.04906
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spt_losses._checks import check_not_negative, check_rows, check_several_rows
-from spt_losses._distributed import num_rows
-from spt_losses._moments import centered, decorrelation, variance
-from spt_losses._numerics import no_autocast, widen
+from spt_losses._distributed import num_rows, world_size
+from spt_losses._moments import centered
+from spt_losses._numerics import no_autocast, refuse_second_derivative, widen
 
 
 def vcreg_loss(
@@ -50,12 +54,46 @@ def vcreg_loss(
         z = widen(z)
         rows = num_rows(z)
         check_several_rows("VCReg", rows)
-        z = centered(z, rows)
-        deviation = (variance(z, rows - 1) + epsilon).sqrt()
-        spread = F.relu(1 - deviation).mean() / 2
-        weight = cov_coeff / z.shape[1]
-        covariance = decorrelation(z, None, rows - 1, diagonal=0.0, off_diagonal=weight)
-        return std_coeff * spread + covariance
+        return spread(z, rows, std_coeff, cov_coeff, epsilon)
+
+
+def spread(z: Tensor, rows: int, std_coeff: float, cov_coeff: float, epsilon: float) -> Tensor:
+    """:func:`vcreg_loss`, with the number of rows over all ranks given."""
+    value: Tensor = _Spread.apply(z, rows, std_coeff, cov_coeff, epsilon)
+    return value
+
+
+class _Spread(torch.autograd.Function):
+    """Hinge and covariances with the gradient formed in forward, which holds it and nothing else."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, rows: int, std_coeff: float, cov_coeff: float, epsilon: float
+    ) -> Tensor:
+        x = centered(z, rows)  # its gradient has mean 0 by itself
+        products = x.mT @ x  # (D, D)
+        if world_size() > 1:
+            dist.all_reduce(products)
+        products.div_(rows - 1)
+        deviation = (products.diagonal() + epsilon).sqrt()
+        products.fill_diagonal_(0.0)
+        width = z.shape[1]
+        value = std_coeff * F.relu(1 - deviation).mean() / 2
+        value += cov_coeff / width * torch.linalg.vector_norm(products).square()
+        # of the variances, and of the covariances, each of which stands in the matrix twice
+        slope = torch.where(deviation < 1, -std_coeff / (4 * width * deviation), 0.0)
+        products.mul_(2 * cov_coeff / width).diagonal().copy_(slope)
+        ctx.save_for_backward((x @ products).mul_(2 / (rows - 1)))
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        (slope,) = ctx.saved_tensors
+        if world_size() > 1:
+            grad = grad.clone()
+            dist.all_reduce(grad)
+        return grad * slope, None, None, None, None
 
 
 class VCRegLoss(nn.Module):

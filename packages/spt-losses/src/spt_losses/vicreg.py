@@ -6,11 +6,12 @@ Bardes et al., ICLR 2022, eq. 6. https://arxiv.org/abs/2105.04906
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from spt_losses._checks import check_not_negative, check_paired
-from spt_losses._distributed import mean_of_rows
+from spt_losses._checks import check_not_negative, check_paired, check_several_rows
+from spt_losses._distributed import num_rows, world_size
 from spt_losses._numerics import no_autocast, widen
-from spt_losses.vcreg import vcreg_loss
+from spt_losses.vcreg import spread
 
 
 def vicreg_loss(
@@ -55,14 +56,18 @@ def vicreg_loss(
         0.0
     """
     check_paired(z_i, z_j)
-    check_not_negative(sim_coeff=sim_coeff)
+    check_not_negative(
+        sim_coeff=sim_coeff, std_coeff=std_coeff, cov_coeff=cov_coeff, epsilon=epsilon
+    )
+    rows = num_rows(z_i)
+    check_several_rows("VICReg", rows)
     with no_autocast(z_i):
         a, b = widen(z_i), widen(z_j)
-        invariance = mean_of_rows((a - b).square().mean(1))
-        spread = [
-            vcreg_loss(z, std_coeff=std_coeff, cov_coeff=cov_coeff, epsilon=epsilon) for z in (a, b)
-        ]
-        return sim_coeff * invariance + spread[0] + spread[1]
+        invariance = F.mse_loss(a, b, reduction="sum") * world_size() / (rows * a.shape[1])
+        loss = sim_coeff * invariance
+        for z in (a, b):
+            loss = loss + spread(z, rows, std_coeff, cov_coeff, epsilon)
+        return loss
 
 
 class VICRegLoss(nn.Module):
