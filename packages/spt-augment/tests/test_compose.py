@@ -16,6 +16,7 @@ from spt_augment import (
     StackedMultiView,
 )
 from spt_augment._random import drawing
+from spt_augment._resize import both_taps, crop_resize, crop_taps
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -183,6 +184,37 @@ def test_a_compiled_recipe_compiles_once():
     run(locals_, images(12, h=12, w=40), 3)
     assert counters["stats"]["unique_graphs"] == graphs
     assert not counters["recompile_limit"]
+
+
+def test_an_empty_batch_stays_empty():
+    assert run(simclr(), images(0))["image"].shape == (0, 3, 20, 20)
+    views = run(StackedMultiView(simclr()), images(0, dtype=torch.uint8))["views"]
+    assert [view["image"].shape for view in views] == [(0, 3, 20, 20)] * 2
+
+
+def test_the_fused_crop_is_one_graph_for_every_size():
+    """What an accelerator compiles, traced without breaks."""
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    size, taps = (30, 36), (5, 5)
+    crop = torch.compile(
+        lambda x, box, flip: crop_taps(x, box, flip, size, "bilinear", taps),
+        backend=count,
+        fullgraph=True,
+    )
+    for n, h, w in [(4, 40, 50), (3, 44, 60)]:
+        x, flip = images(n, h=h, w=w), torch.arange(n) % 2 == 0
+        assert both_taps(x, size, "bilinear") == taps
+        box = torch.tensor([[2, 3, 33, 45]]).repeat(n, 1)
+        for tensor in (x, box, flip):
+            torch._dynamo.maybe_mark_dynamic(tensor, [0, *range(2, tensor.ndim)])
+        expected = crop_resize(x, box, size, flip=flip)
+        torch.testing.assert_close(crop(x, box, flip), expected, atol=1e-5, rtol=0)
+    assert len(graphs) == 1
 
 
 def test_compile_takes_a_mode_only():

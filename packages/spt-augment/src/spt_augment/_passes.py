@@ -12,7 +12,7 @@ from spt_augment import _colors
 from spt_augment._colors import Planes
 from spt_augment._compile import Compiler
 from spt_augment._parameters import Parameters, send
-from spt_augment._resize import crop_resize, crop_rows, crop_taps
+from spt_augment._resize import both_taps, crop_resize, crop_rows, crop_taps
 from spt_augment.affine import GPURandomAffine, GPURandomRotation, affine_sample
 from spt_augment.base import ImageTransform, as_float, own
 from spt_augment.blur import GPUGaussianBlur
@@ -79,7 +79,7 @@ class GeometricPass(Pass):
         if compiler is None:
             return crop_resize(images, box, crop.size, flip=flip, interpolation=crop.interpolation)
         parts = zip(box.split(len(images)), flip.split(len(images)), strict=True)
-        fixed = (crop.size, crop.interpolation)
+        fixed = (crop.size, crop.interpolation, both_taps(images, crop.size, crop.interpolation))
         return torch.cat([compiler(crop_taps, (images, *part), fixed) for part in parts])
 
     def _flips(self, given: Given, where: str, stop: int | None = None) -> Tensor:

@@ -76,7 +76,8 @@ def crop_matmul(
 ) -> Tensor:
     """All at once: ``rows @ image @ columns.T`` with the filter weights of each image."""
     wide = torch.promote_types(images.dtype, torch.float32)
-    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation)
+    taps = both_taps(images, size, interpolation)
+    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation, taps)
     rows = _dense(ys, wy, images.shape[-2]).to(wide)
     columns = _dense(xs, wx, images.shape[-1]).to(wide)
     with torch.autocast(images.device.type, enabled=False):
@@ -84,10 +85,19 @@ def crop_matmul(
 
 
 def crop_taps(
-    images: Tensor, boxes: Tensor, flip: Tensor, size: Size, interpolation: Interpolation
+    images: Tensor,
+    boxes: Tensor,
+    flip: Tensor,
+    size: Size,
+    interpolation: Interpolation,
+    taps: tuple[int, int],
 ) -> Tensor:
-    """All at once, pixel by pixel: what a compiler makes one kernel of."""
-    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation)
+    """All at once, pixel by pixel: what a compiler makes one kernel of.
+
+    ``taps`` come from :func:`both_taps`; a compiler that had to count them from the size of the
+    images would compile anew for every size.
+    """
+    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation, taps)
     sample = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
     channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
     out: Tensor | float = 0.0
@@ -108,17 +118,33 @@ def _like(result: Tensor, images: Tensor) -> Tensor:
     return result.to(images.dtype)
 
 
+def both_taps(images: Tensor, size: Size, interpolation: Interpolation) -> tuple[int, int]:
+    """Pixels that a result may depend on, along the height and the width."""
+    reach = REACH[interpolation]
+    height, width = (
+        2 * math.ceil(reach * max(1.0, pixels / out)) + 1
+        for pixels, out in zip(images.shape[-2:], size, strict=True)
+    )
+    return height, width
+
+
 def _both_axes(
-    images: Tensor, boxes: Tensor, flip: Tensor, size: Size, interpolation: Interpolation
+    images: Tensor,
+    boxes: Tensor,
+    flip: Tensor,
+    size: Size,
+    interpolation: Interpolation,
+    taps: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    ys, wy = resize_taps(boxes[:, 0], boxes[:, 2], images.shape[-2], size[0], interpolation)
-    xs, wx = resize_taps(boxes[:, 1], boxes[:, 3], images.shape[-1], size[1], interpolation)
+    height, width = images.shape[-2:]
+    ys, wy = resize_taps(boxes[:, 0], boxes[:, 2], height, size[0], interpolation, taps[0])
+    xs, wx = resize_taps(boxes[:, 1], boxes[:, 3], width, size[1], interpolation, taps[1])
     turned = flip.view(-1, 1, 1)
     return ys, wy, torch.where(turned, xs.flip(1), xs), torch.where(turned, wx.flip(1), wx)
 
 
 def resize_taps(
-    start: Tensor, length: Tensor, pixels: int, out: int, interpolation: Interpolation
+    start: Tensor, length: Tensor, pixels: int, out: int, interpolation: Interpolation, taps: int
 ) -> tuple[Tensor, Tensor]:
     """Which pixels of a line an antialiased resize of its segments reads, and their weights.
 
@@ -128,12 +154,12 @@ def resize_taps(
         pixels: Pixels of the whole line.
         out: Pixels after the resize.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
+        taps: ``K``, from :func:`both_taps`.
 
     Returns:
         Pixels int64 and weights float32, both ``(B, out, K)``; the weights sum to 1.
     """
     reach = REACH[interpolation]
-    taps = 2 * math.ceil(reach * max(1.0, pixels / out)) + 1
     scale = (length.to(torch.float64) / out).view(-1, 1, 1)
     zoom = scale.clamp(min=1.0)
     centre = scale * (torch.arange(out, device=start.device) + 0.5)[:, None]  # (B, out, 1)

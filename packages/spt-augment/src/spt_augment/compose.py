@@ -151,12 +151,13 @@ class GPUCompose(BatchTransform):
         cuts = isinstance(passes[0], GeometricPass) and passes[0].crop is not None
         if copies > 1 and not cuts:
             images, copies = images.repeat(copies, 1, 1, 1), 1
-        compiler = self._compiler if images.device.type in self.compiles_on else None
         total = len(images) * copies
-        step = _rows_at_once(images, run, compiler is not None) or total
+        compiles = total > 0 and images.device.type in self.compiles_on
+        compiler = self._compiler if compiles else None
+        step = _rows_at_once(images, run, compiles) or max(1, total)
         parts = [
             run_passes(images, passes, given, range(i, min(i + step, total)), compiler)
-            for i in range(0, total, step)
+            for i in range(0, max(1, total), step)
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
