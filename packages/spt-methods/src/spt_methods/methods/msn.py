@@ -152,9 +152,10 @@ class MSN(Method):
 
     def encode_masked(self, images: Tensor) -> Tensor:
         """The student's embedding of what the masking leaves of images ``(B, C, H, W)``."""
-        encoder = self.backbone.student
+        encoder: Any = self.backbone.student
+        masking: Any = self.masking
         rows, columns = encoder.grid_of(images)
-        kept = self.masking(images.new_empty(len(images), rows * columns, 0), rows, columns)
+        kept = masking(images.new_empty(len(images), rows * columns, 0), rows, columns)
         out: Tensor = encoder(images, ids_keep=kept.ids_keep).embedding
         return out
 
