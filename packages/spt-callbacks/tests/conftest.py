@@ -44,6 +44,12 @@ class PlainModule(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test begins at one random state."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def plain():
     """The class of the module."""

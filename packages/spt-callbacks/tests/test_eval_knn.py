@@ -6,7 +6,7 @@ import torch
 import torchmetrics
 from loguru import logger
 from spt_callbacks import OnlineKNN, knn_vote
-from spt_callbacks.evaluation.nearest import Bank
+from spt_callbacks.evaluation.nearest import Bank, largest
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
@@ -49,6 +49,25 @@ def test_neighbours_and_votes_by_their_definition(metric, chunk_size):
         distance_metric=metric,
     )  # fmt: skip
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [31, 320, 333, 1000])
+def test_the_largest_of_groups_are_the_largest(width):
+    x = drawn(50, width, 0).round(decimals=1)  # with ties
+    values, index = largest(x, 9)
+    assert torch.equal(values, x.topk(9, dim=1).values)
+    assert torch.equal(x.gather(1, index), values)
+    assert all(len(set(row)) == 9 for row in index.tolist())
+
+
+@pytest.mark.parametrize("metric", sorted(DISTANCES))
+def test_a_bank_of_many_chunks_is_that_of_one(metric):
+    bank, queries = drawn(9000, 4, 0), drawn(20, 4, 1)
+    whole = Bank(bank, metric, 9000).nearest(queries, 20)
+    for size in (-1, 700):
+        found = Bank(bank, metric, size).nearest(queries, 20)
+        torch.testing.assert_close(found[0], whole[0], rtol=1e-4, atol=1e-5)
+        assert (found[1] == whole[1]).double().mean() > 0.99  # rounding may swap two of a length
 
 
 def test_memory_is_bounded_by_the_chunk():

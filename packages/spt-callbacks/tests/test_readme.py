@@ -8,6 +8,7 @@ def test_the_readme_runs(capsys):
     text = (Path(__file__).parent.parent / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks
+    namespace = {"__name__": "readme"}  # a later block goes on from the one before
     for block in blocks:
-        exec(block, {"__name__": "readme"})
+        exec(block, namespace)
     assert capsys.readouterr().out

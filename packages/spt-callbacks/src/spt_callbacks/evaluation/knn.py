@@ -46,7 +46,7 @@ class OnlineKNN(QueueReader):
             then counts as a miss.
         k: Neighbours that vote.
         temperature: tau of the vote.
-        chunk_size: Rows of the bank compared at once; -1 for all.
+        chunk_size: Rows of the bank compared at once; -1 for what suits the device.
         distance_metric: ``"cosine"`` with weights exp(s / tau), or ``"euclidean"``,
             ``"squared_euclidean"``, ``"manhattan"`` with weights 1 / (d + tau).
         verbose: Also log ``eval/{name}_bank_age``, the age in training batches of the oldest row.

@@ -13,6 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Distance = Literal["cosine", "euclidean", "squared_euclidean", "manhattan"]
+CPU_ROWS, DEVICE_ROWS = 4096, 65536
+"""Rows compared at once by default: what a processor's cache holds, what keeps a device busy."""
+GROUP = 16
+"""Rows of which only the nearest is looked at first."""
 
 
 class Bank:
@@ -21,8 +25,8 @@ class Bank:
     Args:
         features: ``(N, D)`` or ``(N, ...)``, which is flattened.
         metric: ``"cosine"``, ``"euclidean"``, ``"squared_euclidean"`` or ``"manhattan"``.
-        chunk_size: Rows compared at once; -1 for all. Bounds the memory; the result does not
-            depend on it.
+        chunk_size: Rows compared at once; -1 for what suits the device. Bounds the memory; the
+            result does not depend on it.
 
     Raises:
         ValueError: If the metric is unknown or ``chunk_size`` is 0 or below -1.
@@ -34,12 +38,14 @@ class Bank:
         self.metric = metric
         self.rows = self._prepared(features)
         self.squares = self.rows.square().sum(1) if "euclidean" in metric else None
-        self.chunk_size = max(len(self.rows), 1) if chunk_size == -1 else chunk_size
+        default = CPU_ROWS if self.rows.device.type == "cpu" else DEVICE_ROWS
+        self.chunk_size = max(min(default if chunk_size == -1 else chunk_size, len(self.rows)), 1)
 
     def _prepared(self, x: Tensor) -> Tensor:
         flat = x.flatten(1) if x.dtype == torch.float64 else x.flatten(1).float()
         return F.normalize(flat, dim=1) if self.metric == "cosine" else flat
 
+    @torch.no_grad()
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The ``k`` nearest rows of each query, or all if there are fewer, nearest first.
 
@@ -51,24 +57,26 @@ class Bank:
             Cosines, or distances, ``(M, k)`` and the rows' indices ``(M, k)``.
         """
         queries = self._prepared(queries).to(self.rows.dtype)
+        room = queries.new_empty(len(queries) * self.chunk_size)  # one place for all chunks
         found: tuple[Tensor, Tensor] | None = None
         for start in range(0, len(self.rows), self.chunk_size):
-            near = self._nearness(queries, slice(start, start + self.chunk_size))
-            top = near.topk(min(k, near.shape[1]), dim=1)
-            best = (top.values, top.indices + start)
+            near = self._nearness(queries, slice(start, start + self.chunk_size), room)
+            values, indices = largest(near, min(k, near.shape[1]))
+            best = (values, indices + start)
             found = best if found is None else _better(found, best, k)
         assert found is not None
         return self._distance(queries, found[0]), found[1]
 
-    def _nearness(self, queries: Tensor, part: slice) -> Tensor:
+    def _nearness(self, queries: Tensor, part: slice, room: Tensor) -> Tensor:
         """Larger is nearer, ``(M, chunk)``; for Euclidean distances up to the query's length."""
         rows = self.rows[part]
-        if self.metric == "cosine":
-            return queries @ rows.T
         if self.metric == "manhattan":
             return torch.cdist(queries, rows, p=1).neg_()
+        out = room[: len(queries) * len(rows)].view(len(queries), len(rows))
+        if self.metric == "cosine":
+            return torch.mm(queries, rows.T, out=out)
         assert self.squares is not None
-        return torch.addmm(self.squares[part], queries, rows.T, beta=-1, alpha=2)
+        return torch.addmm(self.squares[part], queries, rows.T, beta=-1, alpha=2, out=out)
 
     def _distance(self, queries: Tensor, nearness: Tensor) -> Tensor:
         if self.metric == "cosine":
@@ -77,6 +85,24 @@ class Bank:
             return -nearness
         squares = (queries.square().sum(1, keepdim=True) - nearness).clamp(min=0)
         return squares.sqrt() if self.metric == "euclidean" else squares
+
+
+def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As ``x.topk(k, dim=1)``, several times as fast on a processor if ``x`` is wide.
+
+    The k largest of a row lie in the k groups with the largest maxima; only these are sorted.
+    """
+    groups = x.shape[1] // GROUP
+    if groups < 2 * k:
+        top = x.topk(k, dim=1)
+        return top.values, top.indices
+    whole = groups * GROUP
+    best = x[:, :whole].unflatten(1, (GROUP, groups)).amax(1).topk(k, dim=1, sorted=False).indices
+    steps = torch.arange(0, whole, groups, device=x.device)
+    rest = torch.arange(whole, x.shape[1], device=x.device).expand(len(x), -1)
+    index = torch.cat([(best[:, None] + steps[:, None]).flatten(1), rest], dim=1)
+    top = x.gather(1, index).topk(k, dim=1)
+    return top.values, index.gather(1, top.indices)
 
 
 def _better(
@@ -138,8 +164,8 @@ def knn_vote(
         num_classes: C.
         k: Neighbours that vote; all of the bank if it is smaller.
         temperature: tau.
-        chunk_size: Rows of the bank compared at once; -1 for all. Bounds the memory; the
-            result does not depend on it.
+        chunk_size: Rows of the bank compared at once; -1 for what suits the device. Bounds the
+            memory; the result does not depend on it.
         distance_metric: ``"cosine"``, or a distance, whose weights are ``1 / (d + temperature)``.
 
     Returns:
