@@ -87,7 +87,7 @@ def test_tensorboard_shows_each_step_once():
     events = EventAccumulator(str(run.run_dir / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("fit/loss")] == [0, 1, 2, 3, 4, 5]
-    assert len(list((run.run_dir / "tensorboard").glob("events*"))) == 2
+    assert len(list((run.run_dir / "tensorboard").glob("events*"))) >= 2
 
 
 def test_trackio_goes_on_under_one_name(cache, monkeypatch):

@@ -25,7 +25,8 @@ class TensorBoardTracker(Tracker):
         logger._name, logger._version, logger._sub_dir = identity["folder"], "", None
 
     def replays_from(self, logger: Any, step: int) -> None:
-        """Let TensorBoard hide what was logged from this step on before."""
+        """Let TensorBoard hide what was logged from this step on before, by a new file that says so."""
+        self.end(logger, failed=False)  # hyper-parameters may have been logged already
         logger._kwargs["purge_step"] = step
 
     def end(self, logger: Any, failed: bool) -> None:
