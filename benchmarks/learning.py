@@ -121,7 +121,10 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
 def resnet() -> nn.Module:
     """A ResNet-10 of 32 to 256 channels with a stem for small images."""
-    net = ResNet(BasicBlock, (1, 1, 1, 1), in_chans=1, num_classes=0, channels=(32, 64, 128, 256))
+    net = ResNet(
+        BasicBlock, (1, 1, 1, 1), in_chans=1, num_classes=0, channels=(32, 64, 128, 256),
+        zero_init_last=False,  # residual branches that start at zero make an unfair untrained network
+    )  # fmt: skip
     net.conv1 = nn.Conv2d(1, 64, 3, 2, 1, bias=False)
     net.maxpool = nn.Identity()
     return net

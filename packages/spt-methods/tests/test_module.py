@@ -169,6 +169,39 @@ def test_a_forward_without_a_loss_names_what_it_returned(tmp_path):
         fit(make(bare), tmp_path)
 
 
+def test_the_transform_of_the_data_set_comes_before_the_data_modules(tmp_path):
+    def scaled(factor):
+        return lambda batch: {"x": batch["x"] * 0 + factor}
+
+    class Rows(list):
+        gpu_transform = None
+
+    class Data(pl.LightningDataModule):
+        gpu_transform = None
+
+        def __init__(self, rows):
+            super().__init__()
+            self.rows = rows
+
+        def train_dataloader(self):
+            return DataLoader(self.rows, batch_size=2)
+
+    seen = []
+
+    def forward(self, batch, stage):
+        seen.append(batch["x"].max().item())
+        return regress(self, batch, stage)
+
+    for own, shared, expected in ((None, None, 0.0), (None, 2.0, 2.0), (3.0, 2.0, 3.0)):
+        rows = Rows([{"x": torch.zeros(4)}] * 4)
+        data = Data(rows)
+        rows.gpu_transform = None if own is None else scaled(own)
+        data.gpu_transform = None if shared is None else scaled(shared)
+        seen.clear()
+        fit(make(forward), tmp_path, data, max_epochs=1)
+        assert set(seen) == {expected}
+
+
 def test_a_gpu_transform_on_the_module_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="it belongs to the data"):
         fit(make(gpu_transform=dict), tmp_path)

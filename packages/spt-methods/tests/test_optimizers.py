@@ -403,3 +403,49 @@ def test_a_value_that_the_optimizer_lacks_is_named(tmp_path):
 def test_positional_arguments_are_refused():
     with pytest.raises(ValueError, match="takes its parts by name, got 1 positional"):
         Module(nn.Linear(1, 1))
+
+
+def attached(module, strategy):
+    """The module as `fit` finds it, on a strategy that cannot run here."""
+    from types import SimpleNamespace
+
+    module._trainer = SimpleNamespace(strategy=strategy, accumulate_grad_batches=1)
+    return module
+
+
+def test_strategies_that_cannot_work_are_named():
+    from lightning.pytorch.strategies import FSDPStrategy
+
+    with pytest.raises(RuntimeError, match=r"FSDPStrategy \(FSDP1\) is not supported; use FSDP2"):
+        attached(make(CONSTANT), FSDPStrategy()).setup("fit")
+
+    class DeepSpeedStrategy:
+        pass
+
+    with pytest.raises(
+        RuntimeError, match=r"DeepSpeed runs one optimizer, got \['encoder', 'rest'"
+    ):
+        attached(make(two()), DeepSpeedStrategy()).setup("fit")
+    attached(make(CONSTANT), DeepSpeedStrategy()).setup("fit")
+
+
+def test_queues_wait_for_the_optimizer_step_and_for_an_epochs_last_one(tmp_path):
+    from spt_losses import MoCoLoss
+
+    def contrast(self, batch, stage):
+        query = self.backbone(batch["x"])
+        return {"loss": self.moco(query, query.detach())}
+
+    torch.manual_seed(0)
+    module = Module(
+        forward=contrast, backbone=nn.Linear(4, 3), moco=MoCoLoss(64, 3), optim=CONSTANT
+    )
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(int(pl_module.moco.queue.pointer))
+
+    fit(module, tmp_path, n=10, max_epochs=1, accumulate_grad_batches=2, callbacks=[Watch()])
+    assert seen == [0, 4, 4, 8, 8]
+    assert int(module.moco.queue.pointer) == 10  # the fifth batch is a step of its own

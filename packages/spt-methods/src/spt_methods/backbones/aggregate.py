@@ -37,8 +37,10 @@ class TensorAggregator(nn.Module):
         adaptive_pool_size: int = 1,
     ) -> None:
         super().__init__()
-        modes = [input_spec] if isinstance(input_spec, str) else input_spec
-        modes = list(modes.values()) if isinstance(modes, Mapping) else list(modes)
+        if isinstance(input_spec, str):
+            modes: list[str] = [input_spec]
+        else:
+            modes = list(input_spec.values() if isinstance(input_spec, Mapping) else input_spec)
         unknown = sorted(set(modes) - set(MODES))
         if unknown:
             raise ValueError(f"Modes must be among {list(MODES)}, got {unknown}.")
@@ -68,8 +70,8 @@ class TensorAggregator(nn.Module):
             missing = [key for key in wanted if key not in inputs]
             if missing:
                 raise ValueError(f"The input lacks {missing}; it holds {sorted(inputs)}.")
-            modes = spec if isinstance(spec, Mapping) else dict.fromkeys(wanted, spec)
-            return [(inputs[key], modes[key]) for key in wanted]
+            by_key = spec if isinstance(spec, Mapping) else dict.fromkeys(wanted, spec)
+            return [(inputs[key], by_key[key]) for key in wanted]
         modes = [spec] * len(inputs) if isinstance(spec, str) else list(spec)
         if len(modes) != len(inputs):
             raise ValueError(f"There are {len(modes)} modes and {len(inputs)} tensors.")

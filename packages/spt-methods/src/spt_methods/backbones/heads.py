@@ -49,10 +49,10 @@ def mlp_head(
         in_channels = width
     layers.append(nn.Linear(in_channels, widths[-1], bias=last_bias))
     if last_norm != "none":
-        norm = nn.BatchNorm1d(widths[-1], affine=last_norm != "no_affine")
+        last = nn.BatchNorm1d(widths[-1], affine=last_norm != "no_affine")
         if last_norm == "no_shift":
-            norm.bias.requires_grad_(False)
-        layers.append(norm)
+            last.bias.requires_grad_(False)
+        layers.append(last)
     return nn.Sequential(*layers)
 
 

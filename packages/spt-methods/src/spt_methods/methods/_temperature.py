@@ -17,9 +17,9 @@ def teacher_temperature(module: Any, default: float) -> float:
             ``warmup_epochs_temperature_teacher``; without all three, ``default`` counts.
         default: A constant.
     """
-    names = ("warmup_temperature_teacher", "temperature_teacher")
-    ends = [getattr(module, name, None) for name in names]
+    start = getattr(module, "warmup_temperature_teacher", None)
+    end = getattr(module, "temperature_teacher", None)
     epochs = getattr(module, "warmup_epochs_temperature_teacher", None)
-    if None in ends or epochs is None:
+    if start is None or end is None or epochs is None:
         return default
-    return Schedule(ends[0], ends[1], "linear").at(module.current_epoch, epochs - 1)
+    return Schedule(start, end, "linear").at(module.current_epoch, epochs - 1)

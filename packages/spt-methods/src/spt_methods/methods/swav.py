@@ -99,7 +99,7 @@ class CodeQueues(nn.Module):
         if epoch < self.start_epoch or self._filled < self.length:
             return None
         rank, world = _place()
-        return [queue.rows[rank::world] for queue in self.queues]  # type: ignore[misc, index]
+        return [queue.rows[rank::world] for queue in self.queues]  # type: ignore[index]
 
     def push(self, projections: Sequence[Tensor], epoch: int) -> None:
         """Take in the projections ``(N, D)`` of the two large crops."""
