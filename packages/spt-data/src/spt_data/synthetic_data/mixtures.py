@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def _probabilities(name: str, values: Sequence[float], n: int) -> Tensor:
+def _probabilities(name: str, values: Sequence[float] | Tensor, n: int) -> Tensor:
     weights = torch.as_tensor(values, dtype=torch.float64)
     if weights.shape != (n,) or (weights < 0).any() or not math.isclose(float(weights.sum()), 1.0):
         raise ValueError(f"`{name}` must be {n} probabilities that sum to 1, got {list(values)}.")
@@ -35,7 +35,7 @@ class Categorical:
     def __init__(
         self,
         values: Sequence[float],
-        probabilities: Sequence[float],
+        probabilities: Sequence[float] | Tensor,
         generator: torch.Generator | None = None,
     ) -> None:
         self.values = torch.as_tensor(values)
