@@ -18,6 +18,7 @@ from flax import nnx
 from loguru import logger
 
 from spt_jax.callbacks.base import Callback
+from spt_jax.placement import is_key
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -292,12 +293,6 @@ def alike(stored: Any, model: Any) -> Any:
     if not is_key(model):
         return jax.numpy.asarray(stored)
     return jax.random.wrap_key_data(jax.numpy.asarray(stored), impl=jax.random.key_impl(model))
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf is a typed random key."""
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def checksums(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:

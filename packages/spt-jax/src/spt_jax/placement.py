@@ -62,13 +62,31 @@ class Placement:
 
     def state(self, tree: Any) -> Any:
         """Fresh arrays, whole on each device; equal on all processes."""
-        return copied(tree) if self.replicated is None else self._spread(tree)
+        if self.replicated is None:
+            return copied(tree)
+        if jax.process_count() == 1:
+            return self._spread(tree)
+        return jax.tree.map(self._everywhere, tree)
+
+    def _everywhere(self, leaf: Any) -> jax.Array:
+        """An array of this process, the same in all, as one of all processes' devices."""
+        typed = is_key(leaf)
+        value = np.asarray(jax.random.key_data(leaf) if typed else leaf)
+        assert self.replicated is not None
+        array = jax.make_array_from_callback(value.shape, self.replicated, lambda i: value[i])
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if typed else array
 
     def jit(self, function: Any, donate: tuple[int, ...] = ()) -> Any:
         """Compile a function whose results are whole on each device."""
         if self.replicated is None:
             return jax.jit(function, donate_argnums=donate)
         return jax.jit(function, donate_argnums=donate, out_shardings=self.replicated)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def copied(tree: Any) -> Any:
