@@ -43,8 +43,8 @@ class ArrayLoader:
         self._given = self._skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order."""
-        self.epoch = epoch
+        """Choose the order; the next iteration begins with its first batch."""
+        self.epoch, self._skip = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         """Where the newest iteration is."""

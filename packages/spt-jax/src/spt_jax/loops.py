@@ -38,8 +38,11 @@ def _train_epoch(trainer: Trainer, module: Module, loader: Any) -> bool:
     engine, placement = trainer.engine, trainer.placement
     assert engine is not None
     assert placement is not None
+    limit = batches_of(loader, trainer.limits["fit"])
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(trainer.current_epoch)
+    if limit is not None and trainer.epoch_batches >= limit:
+        return True  # stopped after its last batch: only its validation is left
     if trainer.epoch_batches and trainer.loader_state is not None:
         loader.load_state_dict(trainer.loader_state)
     trainer.hook("on_train_epoch_start", module)
@@ -50,7 +53,7 @@ def _train_epoch(trainer: Trainer, module: Module, loader: Any) -> bool:
         placement,
         accumulate=trainer.accumulate_grad_batches,
         seen=trainer.epoch_batches,
-        limit=batches_of(loader, trainer.limits["fit"]),
+        limit=limit,
     )
     trainer.training = True
     with Prefetch(items) as ahead:
@@ -66,7 +69,6 @@ def _train_epoch(trainer: Trainer, module: Module, loader: Any) -> bool:
                 trainer.hook("on_train_batch_end", module, outputs, item.loaded, index)
             trainer.hook("on_boundary", module)
             if trainer.should_stop or trainer.no_more_steps:
-                limit = batches_of(loader, trainer.limits["fit"])
                 return item.batches == limit
     if trainer.epoch_batches == 0:
         raise ValueError(f"The training loader gave no batch in epoch {trainer.current_epoch}.")
