@@ -134,6 +134,24 @@ def test_a_failure_in_a_callback_stands_in_the_sidecar(cache):
     assert "on_train_batch_start" in sidecar(run)["error"]
 
 
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(cache):
+    """Rows that were written until then would come twice."""
+
+    def die(trainer):
+        trainer.loggers[0].experiment.save()
+        raise RuntimeError("planned")
+
+    first = parts.start("plain", At(2, die), run_id="mine")
+    with pytest.raises(RuntimeError, match="planned"):
+        first()
+    assert len((first.run_dir / "metrics.csv").read_text().splitlines()) > 1
+    again = parts.start("plain", run_id="mine")
+    again()
+    whole = parts.start("plain")
+    whole()
+    parts.assert_same(parts.outcome(whole), parts.outcome(again))
+
+
 def test_a_signal_to_the_whole_process_group_leaves_the_workers(cache):
     """As a scheduler or a terminal sends it; a worker that died would fail the batch."""
     program = (

@@ -25,6 +25,7 @@ from spt_manager.defaults import add_teacher_update, callbacks_of, insert_before
 from spt_manager.place import shared_place, slot_in_job
 from spt_manager.preemption import Stopped, StopRequests
 from spt_manager.record import snapshot
+from spt_manager.resume.rows import keep_rows
 from spt_manager.status import RunStatus, leave_failed
 from spt_manager.trackers import Trackers
 
@@ -144,7 +145,7 @@ class Manager:
             self._build_trainer()
             with self._placed(settings):
                 self._build_rest(settings)
-                ckpt_path = self._starting_point()
+                ckpt_path = self._starting_point(what)
                 self._runs += what == "fit"
                 return self._call(what, ckpt_path)
 
@@ -229,13 +230,15 @@ class Manager:
             if self.trainer.is_global_zero:
                 self._trackers.connect(self.trainer, place.path, place.run_id)
 
-    def _starting_point(self) -> Path | None:
+    def _starting_point(self, what: str) -> Path | None:
         """The checkpoint to load: the run's own when it goes on, else the user's."""
         if self._place is not None and (self._place.resumed or self._runs > 0):
             own = newest_good(self._place.path / "checkpoints")
             if own is not None:
                 logger.info(f"The run goes on from {own}.")
                 return own
+            if what == "fit" and self.trainer.is_global_zero:  # it died before its first checkpoint
+                keep_rows(self._place.path / "metrics.csv", 0)
         return self.ckpt_path
 
     def _call(self, what: str, ckpt_path: Path | None) -> Any:
