@@ -90,6 +90,17 @@ def test_scalars_come_over_in_one_transfer_per_window(small, monkeypatch):
     assert spy.told[-2:] == ["save", "success"]
 
 
+def test_the_state_is_donated(small):
+    trainer = spj.Trainer(progress=False)
+    data = small.arrays(16)
+    trainer.fit(small.linear(optim="adamw"), spj.ArrayLoader(data, 16))
+    old = trainer.state
+    batch = {**data, "sample_weight": np.ones(16, np.float32)}
+    trainer.engine.train(old, trainer.placement.batch(batch))
+    held = [leaf for part in ("params", "opt") for leaf in jax.tree.leaves(old[part])]
+    assert all(leaf.is_deleted() for leaf in held)
+
+
 def test_the_last_checkpoint_is_told_before_loggers_close(small, tmp_path):
     spy = Spy()
     trainer = spj.Trainer(
