@@ -130,7 +130,9 @@ class Slurm:
             states = {job: self.state(job) for job in jobs}
             for job, state in states.items():
                 if state == "PENDING":
-                    self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+                    # it may have started meanwhile, which is as well
+                    update = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
+                    subprocess.run(update, env=self.environ, capture_output=True, timeout=60)
             return all(state in FINAL for state in states.values())
 
         self.wait_for(ended, f"the end of {jobs}", timeout_s)
