@@ -168,6 +168,8 @@ def encoded(
 class LanceImageDataset(Dataset):
     """Rows of a Lance file that ``build_lance_image_dataset`` wrote.
 
+    Lance does not survive a fork: give a loader with workers ``multiprocessing_context="spawn"``.
+
     Args:
         lance_path: Its folder.
         image_format: ``"pil"``, or ``"tensor"`` for uint8 ``(C, H, W)``.
