@@ -10,15 +10,27 @@ import inspect
 import re
 import types
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def modules() -> list[str]:
-    """The import names of the packages, without the facade, which only presents them."""
-    found = (file.parent.name for file in (ROOT / "packages").glob("*/src/*/__init__.py"))
-    return sorted(name for name in found if name != "stable_pretraining")
+ROOMS = (
+    "spt_augment",
+    "spt_augment.recipes",
+    "spt_callbacks",
+    "spt_data",
+    "spt_data.recipes",
+    "spt_data.transforms",
+    "spt_jax",
+    "spt_losses",
+    "spt_manager",
+    "spt_methods",
+    "spt_methods.backbones",
+    "spt_methods.forward",
+    "spt_methods.masking",
+    "spt_methods.methods",
+    "spt_optim",
+    "spt_registry",
+    "spt_registry.run",
+)
 
 
 def public_names(module: types.ModuleType) -> list[str]:
@@ -35,18 +47,21 @@ def public_names(module: types.ModuleType) -> list[str]:
     )
 
 
-def signature(value: object) -> str:
+def signature(value: Any) -> str:
     """The parameters with their defaults; addresses of objects are left out."""
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return ": exception"
     try:
-        text = str(inspect.signature(value))  # type: ignore[arg-type]
+        text = str(inspect.signature(value.__init__ if isinstance(value, type) else value))
     except (TypeError, ValueError):
         return f": {type(value).__name__}"
+    text = text.replace("(self, ", "(").replace("(self)", "()")
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def lines() -> Iterator[str]:
     """One line a name: ``package.name(parameters)``."""
-    for name in modules():
+    for name in ROOMS:
         module = importlib.import_module(name)
         for public in public_names(module):
             yield f"{name}.{public}{signature(getattr(module, public))}"
