@@ -17,18 +17,20 @@ ROOT = Path(__file__).resolve().parent.parent
 # The architecture's table, and the direct imports that it leaves to its neighbours:
 # `spt-data` handles the PIL images and arrays that torchvision and datasets hand out,
 # `spt-methods` opens torchvision models, `spt-manager` saves torch checkpoints and reads
-# OmegaConf configurations. What a package imports, it declares.
+# OmegaConf configurations and NumPy's random state, and moves torchdata's loaders; `spt-jax` saves
+# with Orbax and shows progress with rich. What a package imports, it declares.
 REQUIREMENTS = {
     "spt-losses": "torch",
     "spt-optim": "torch",
     "spt-augment": "torch kornia",
     "spt-data": "torch torchvision datasets lightning torchdata loguru numpy pillow",
-    "spt-registry": "click rich pandas pyarrow pyyaml loguru",
+    "spt-registry": "click rich pandas pyarrow pyyaml numpy loguru",
     "spt-callbacks": "torch lightning torchmetrics loguru rich spt-optim",
     "spt-methods": "torch torchvision lightning timm torchmetrics loguru"
     " spt-losses spt-optim spt-augment spt-callbacks",
-    "spt-manager": "torch lightning hydra-core omegaconf loguru rich spt-registry spt-callbacks",
-    "spt-jax": "jax flax optax numpy loguru spt-registry",
+    "spt-manager": "torch numpy lightning torchdata hydra-core omegaconf loguru rich"
+    " spt-registry spt-callbacks",
+    "spt-jax": "jax flax optax orbax-checkpoint numpy loguru rich spt-registry",
     "stable-pretraining": "click spt-losses spt-optim spt-augment spt-data spt-registry"
     " spt-callbacks spt-methods spt-manager",
 }
