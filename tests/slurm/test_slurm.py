@@ -86,13 +86,6 @@ def test_requeued_in_the_middle_of_an_epoch(slurm, tmp_path, whole):
     assert [attempt["status"] for attempt in run["attempts"]] == ["preempted", "completed"]
 
 
-def test_warned_before_the_time_limit_it_requeues_itself(slurm, tmp_path, whole):
-    limit = ["--time=1", "--signal=B:USR1@25"]
-    job = Job(slurm, tmp_path, sbatch=limit, arguments=["--pause-at", 5])
-    job.assert_as_if_nothing_had_happened(whole)
-    assert "SLURM was asked to start this job again" in job.log()
-
-
 def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
     job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=["--pause-at", 7])
     for task in range(4):
