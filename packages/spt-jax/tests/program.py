@@ -12,11 +12,12 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import conftest as small
 import numpy as np
 import spt_jax as spj
 from flax import nnx
 from spt_jax.checkpoint import flat
+
+import conftest as small
 
 
 class Break(spj.Callback):
