@@ -1,8 +1,16 @@
-"""How the suite is shared among workers."""
+"""How the suite is shared among workers, and the cores among them."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Before torch is imported: as many threads in all as there are cores. Two workers of two threads on
+# two cores take three times as long, because idle threads of the one spin while the other computes.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
