@@ -4,6 +4,7 @@ Each run has 80 hyper-parameters, 40 last metrics and 1,000 logged rows. Times a
 turns; `ls` is a process of its own, its start included. MLflow answers in a warm process.
 
     python benchmarks/registry.py [--quick] [--n=1000,10000,100000] [--peers=1000,10000] [--stress=60]
+        [--folder=PATH]   where runs and stores are built once and kept; else they are removed
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def report(n: int, who: str, what: str, seconds: float) -> None:
 def ours(folder: Path, n: int, turns: int) -> None:
     """All scans and questions of this package."""
     cache = folder / f"runs{n}"
-    build_runs(cache, n)
-    time.sleep(2.5)  # folders count as settled after two seconds
+    if not cache.exists():
+        build_runs(cache, n)
+        time.sleep(2.5)  # folders count as settled after two seconds
     registry = Registry(cache, cache / "registry.db")
 
     def full_scan() -> None:
@@ -130,11 +132,13 @@ def mlflow_store(folder: Path, n: int, turns: int, kind: str) -> None:
     from mlflow.tracking import MlflowClient
 
     if kind == "SQLite":
-        build_mlflow_sql(folder / f"mlflow{n}.db", n)
-        client = MlflowClient(f"sqlite:///{folder}/mlflow{n}.db")
+        path, build, scheme = folder / f"mlflow{n}.db", build_mlflow_sql, "sqlite:///"
     else:
-        build_mlflow_files(folder / f"mlruns{n}", n)
-        client = MlflowClient((folder / f"mlruns{n}").as_uri())
+        path, build, scheme = folder / f"mlruns{n}", build_mlflow_files, "file://"
+        turns = turns if n <= 1000 else 1
+    if not path.exists():
+        build(path, n)
+    client = MlflowClient(f"{scheme}{path}")
     experiment = client.get_experiment_by_name("bench").experiment_id
 
     def ask(text: str, order: list[str], count: int) -> list[Any]:
@@ -159,7 +163,8 @@ def mlflow_store(folder: Path, n: int, turns: int, kind: str) -> None:
 def stress(folder: Path, seconds: float) -> None:
     """64 processes write, 4 scan and query; every row must be there in the end."""
     cache = folder / "stress"
-    cache.mkdir()
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir(parents=True)
     until = time.monotonic() + seconds
     children = [start(cache, f"w{i}", lambda i=i: write_rows(cache, i, until)) for i in range(64)]
     children += [start(cache, f"s{i}", lambda: keep_asking(cache, until)) for i in range(4)]
@@ -219,20 +224,20 @@ def main(arguments: list[str]) -> None:
     sizes = numbers(arguments, "n", "300" if quick else "1000,10000,100000")
     peers = numbers(arguments, "peers", "300" if quick else "1000,10000")
     turns = 2 if quick else 5
-    folder = Path(tempfile.mkdtemp(prefix="registry-bench-"))
+    given = [Path(a.partition("=")[2]) for a in arguments if a.startswith("--folder=")]
+    folder = given[0].absolute() if given else Path(tempfile.mkdtemp(prefix="registry-bench-"))
     try:
+        for seconds in numbers(arguments, "stress", "3" if quick else "60"):
+            stress(folder, seconds)  # first: it forks, and MLflow starts threads
         for n in sizes:
             ours(folder, n, turns)
             plain_files(folder, n, turns)
-            shutil.rmtree(folder / f"runs{n}")
         for n in peers:
             mlflow_store(folder, n, turns, "SQLite")
-            if n <= 1000:  # 123 files a run: 10,000 runs are over a million files
-                mlflow_store(folder, n, turns, "files")
-        for seconds in numbers(arguments, "stress", "3" if quick else "60"):
-            stress(folder, seconds)
+            mlflow_store(folder, n, turns, "files")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not given:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs on disk for the tests of readers."""
 
+import contextlib
 import json
 import os
 import time
@@ -36,30 +37,37 @@ def settled(monkeypatch):
 
 
 @pytest.fixture
+def told():
+    """What is said in the log."""
+    from loguru import logger
+
+    messages = []
+    sink = logger.add(lambda message: messages.append(str(message)), format="{message}")
+    yield messages
+    logger.remove(sink)
+
+
+@pytest.fixture
 def as_nobody(tmp_path):
-    """Run a function in a child that has no rights; returns what it says."""
+    """A block without any rights; root gives up its own and takes them back."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and str(folder) != "/":
+            folder.chmod(folder.stat().st_mode | 0o055)
 
-    def run(function):
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.stat().st_uid == os.getuid() and str(folder) != "/":
-                folder.chmod(folder.stat().st_mode | 0o055)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                if os.getuid() == 0:
-                    os.setgid(65534)
-                    os.setuid(65534)
-                os.write(writer, str(function()).encode())
-                code = 0
-            except BaseException as error:
-                os.write(writer, repr(error).encode())
-            os._exit(code)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as file:
-            said = file.read().decode()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
-        return said
+    @contextlib.contextmanager
+    def block():
+        if os.getuid() != 0:
+            yield
+            return
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setresgid(65534, 65534, 0)
+        os.setresuid(65534, 65534, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            os.setgroups(groups)
 
-    return run
+    return block

@@ -10,7 +10,9 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from spt_registry import RunWriter, open_registry
@@ -25,62 +27,89 @@ def rows(folder):
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
-def write_until_killed(folder, first, shared):
-    """Log rows, one per step, and say up to which step they were flushed."""
-    with contextlib.suppress(BaseException):
-        run = RunWriter(folder, flush_every_s=0.002, hparams={"attempt": first})
-        shared[8:16] = struct.pack("q", 1)  # opened
-        for step in range(first, first + 100_000):
-            run.log_metrics({"loss": step / 2, f"late{step // 500}": step}, step=step)
-            if step % 20 == 0:
-                run.save()
-                shared[:8] = struct.pack("q", step)
-    os._exit(0)
+NUM_RUNS, NUM_ROUNDS = 20, 10
 
 
-def test_a_writer_killed_two_hundred_times_loses_only_what_was_not_flushed(tmp_path):
-    rng = random.Random(0)
-    shared = mmap.mmap(-1, 16)
-    folders = [tmp_path / "runs" / "day" / f"t{i}" / f"r{i}" for i in range(20)]
-    next_step = dict.fromkeys(folders, 0)
-    opened = 0
-    for attempt in range(200):
-        folder = folders[attempt % len(folders)]
-        shared[:16] = struct.pack("qq", next_step[folder] - 1, 0)
-        child = os.fork()
-        if child == 0:
-            write_until_killed(folder, next_step[folder], shared)
-        deadline = time.monotonic() + 5 * (attempt % 4 > 0)  # every fourth dies while it opens
-        while shared[8] == 0 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(rng.random() * 0.03)
-        os.kill(child, signal.SIGKILL)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-        flushed, did_open = struct.unpack("qq", shared[:16])
-        opened += did_open
-        if did_open:
-            sidecar = json.loads((folder / "sidecar.json").read_text())
-            assert sidecar["status"] == "running"
-        steps = [int(row["step"]) for row in rows(folder)]
+class Writer:
+    """A forked process that logs one row per step, to be killed."""
+
+    def __init__(self, folder, delay_s, may_open_first):
+        self.folder = folder
+        self.first = int(rows(folder)[-1]["step"]) + 1 if rows(folder) else 0
+        self.shared = mmap.mmap(-1, 16)
+        self.shared[:] = struct.pack("qq", self.first - 1, 0)
+        self.delay_s, self.may_open_first = delay_s, may_open_first
+        self.due = time.monotonic() + (30 if may_open_first else delay_s)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.write()
+
+    def write(self):
+        with contextlib.suppress(BaseException):
+            run = RunWriter(self.folder, flush_every_s=0.002, hparams={"attempt": self.first})
+            self.shared[8:] = struct.pack("q", 1)
+            for step in range(self.first, self.first + 100_000):
+                run.log_metrics({"loss": step / 2, f"late{step // 500}": step}, step=step)
+                if step % 20 == 0:
+                    run.save()
+                    self.shared[:8] = struct.pack("q", step)
+        os._exit(0)
+
+    def is_killed(self):
+        """Kill it when its time has come."""
+        if self.may_open_first and self.shared[8]:
+            self.may_open_first, self.due = False, time.monotonic() + self.delay_s
+        if time.monotonic() < self.due:
+            return False
+        os.kill(self.pid, signal.SIGKILL)
+        return os.WTERMSIG(os.waitpid(self.pid, 0)[1]) == signal.SIGKILL
+
+    def check(self):
+        """What is on disk is whole, and holds all that was flushed; whether it came to write."""
+        flushed, opened = struct.unpack("qq", self.shared)
+        if opened:
+            assert json.loads((self.folder / "sidecar.json").read_text())["status"] == "running"
+        found = rows(self.folder)
+        steps = [int(row["step"]) for row in found]
         assert steps == sorted(set(steps))
-        if steps:
-            assert steps[-1] >= flushed
-            kept = [row for row in rows(folder) if row["loss"]]
-            assert all(float(row["loss"]) == int(row["step"]) / 2 for row in kept)
-            next_step[folder] = steps[-1] + 1
-    assert opened > 100  # the kills fell on writers at work, too
+        assert (steps or [-1])[-1] >= flushed
+        assert all(float(row["loss"]) == int(row["step"]) / 2 for row in found if row["loss"])
+        return opened
+
+
+def kill_writers(cache_dir):
+    """Kill each of 20 runs' writers 10 times; print how many had begun to write."""
+    rng = random.Random(0)
+    folders = [cache_dir / "runs" / "day" / f"t{i}" / f"r{i}" for i in range(NUM_RUNS)]
+    opened = 0
+    for _ in range(NUM_ROUNDS):
+        # every fourth dies while it opens
+        writers = [Writer(f, rng.random() * 0.03, i % 4 > 0) for i, f in enumerate(folders)]
+        alive = writers
+        while alive := [one for one in alive if not one.is_killed()]:
+            time.sleep(0.001)
+        opened += sum(one.check() for one in writers)
+        rng.shuffle(folders)
+    print(opened)
+
+
+def test_writers_killed_two_hundred_times_lose_only_what_was_not_flushed(tmp_path):
+    # they are forked from a fresh Python, as this one may have threads
+    command = [sys.executable, __file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100  # the kills fell on writers at work, too
     registry = Registry(tmp_path, tmp_path / "registry.db")
     report = registry.scan()
-    begun = [folder for folder in folders if (folder / "sidecar.json").exists()]
+    begun = [path.parent for path in tmp_path.glob("runs/day/*/*/sidecar.json")]
     assert (report.broken, report.total_sidecars) == ({}, len(begun))
-    assert {record.status for record in registry.query()} == {
-        "running"
-    }  # their hearts beat just now
+    assert len(begun) == NUM_RUNS
+    # their hearts beat just now
+    assert {record.status for record in registry.query()} == {"running"}
     for folder in begun:
         os.utime(folder / "heartbeat", (1, 1))
-        assert registry.history(folder.name)["step"].tolist() == [
-            int(row["step"]) for row in rows(folder)
-        ]
+        steps = [int(row["step"]) for row in rows(folder)]
+        assert registry.history(folder.name)["step"].tolist() == steps
     assert {record.status for record in registry.query()} == {"lost"}
     for folder in begun[:3]:
         RunWriter(folder).finalize()
@@ -130,21 +159,14 @@ def test_a_full_disk_keeps_rows_waiting_and_files_whole(small_disk):
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_an_index_on_a_full_disk_serves_its_last_state(small_disk, put, tmp_path):
+def test_an_index_on_a_full_disk_serves_its_last_state(small_disk, put, tmp_path, told):
     put("a")
     db = small_disk / "index.db"
     assert len(open_registry(db, cache_dir=tmp_path)) == 1
     for i in range(300):
         put(f"b{i}", notes="x" * 5000, created=1_700_000_000.0 + i)
     fill(small_disk)
-    told = []
-    from loguru import logger
-
-    sink = logger.add(lambda message: told.append(str(message)), format="{message}")
-    try:
-        registry = open_registry(db, cache_dir=tmp_path, scan_ttl_s=0)
-    finally:
-        logger.remove(sink)
+    registry = open_registry(db, cache_dir=tmp_path, scan_ttl_s=0)
     assert len(registry) == 1
     assert "cannot be brought up to date (" in told[0]
     (small_disk / "filler").unlink()
@@ -153,12 +175,8 @@ def test_an_index_on_a_full_disk_serves_its_last_state(small_disk, put, tmp_path
 def test_a_place_that_may_not_be_written(tmp_path, as_nobody):
     place = tmp_path / "closed"
     place.mkdir()
-
-    def write():
-        with pytest.raises(PermissionError, match="Permission denied.*closed"):
-            RunWriter(place / "r")
-
-    as_nobody(write)
+    with as_nobody(), pytest.raises(PermissionError, match="Permission denied.*closed"):
+        RunWriter(place / "r")
     assert list(place.iterdir()) == []
 
 
@@ -189,3 +207,7 @@ def test_a_run_directory_that_is_deleted_under_its_writer(tmp_path):
         run.save()
     run._flusher.stop()
     run.closed = True
+
+
+if __name__ == "__main__":
+    kill_writers(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
 """Where the index lives, which journal it uses, what becomes of it."""
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -72,61 +71,45 @@ def test_db_wins_and_has_a_rollback_journal_on_a_network_disk(tmp_path, put, mon
     assert (journal(own), len(again)) == ("delete", 1)
 
 
-def test_a_read_only_cache_dir_gets_a_private_index(tmp_path, put, as_nobody):
+def test_a_read_only_cache_dir_gets_a_private_index(tmp_path, put, as_nobody, monkeypatch):
     put("a")
     home = tmp_path / "home"
     home.mkdir()
     home.chmod(0o777)
-
-    def look():
-        os.environ["XDG_CACHE_HOME"] = str(home)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    with as_nobody():
         assert index_path(tmp_path) == private_index(tmp_path)
-        return open_registry(cache_dir=tmp_path)["a"].status
-
-    assert as_nobody(look) == "completed"
+        assert open_registry(cache_dir=tmp_path)["a"].status == "completed"
     assert not (tmp_path / "registry.db").exists()
 
 
-def test_another_users_index_is_left_alone(tmp_path, put, as_nobody):
+def test_another_users_index_is_left_alone(tmp_path, put, as_nobody, monkeypatch):
     put("a")
     open_registry(cache_dir=tmp_path)
     tmp_path.chmod(0o777)
     (tmp_path / "registry.db").chmod(0o644)
-
-    def look():
-        os.environ["XDG_CACHE_HOME"] = str(tmp_path / "home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with as_nobody():
         registry = open_registry(cache_dir=tmp_path)
-        return f"{registry.db_path.is_relative_to(tmp_path / 'home')} {len(registry)}"
+        assert registry.db_path.is_relative_to(tmp_path / "home")
+        assert len(registry) == 1
 
-    assert as_nobody(look) == "True 1"
 
-
-def test_an_index_that_cannot_be_written_serves_as_it_is(tmp_path, put, as_nobody):
+def test_an_index_that_cannot_be_written_serves_as_it_is(tmp_path, put, as_nobody, told):
     put("a")
     db = tmp_path / "fixed" / "index.db"
     open_registry(db, cache_dir=tmp_path)
     put("b")
-
-    def look():
-        told = []
-        from loguru import logger
-
-        logger.remove()
-        logger.add(lambda message: told.append(str(message)), format="{message}")
-        count = len(open_registry(db, cache_dir=tmp_path, scan_ttl_s=0))
-        return f"{count} {'cannot be brought up to date' in told[0]}"
-
-    assert as_nobody(look) == "1 True"
+    with as_nobody():
+        assert len(open_registry(db, cache_dir=tmp_path, scan_ttl_s=0)) == 1
+    assert "cannot be brought up to date" in told[0]
 
 
 def test_no_index_and_no_place_for_one_is_an_error_with_advice(tmp_path, put, as_nobody):
     put("a")
-
-    def look():
-        with pytest.raises(OSError, match=r"cannot be written .* Choose another place: `db_path`"):
-            open_registry(tmp_path / "no" / "index.db", cache_dir=tmp_path)
-
-    as_nobody(look)
+    match = r"cannot be written .* Choose another place: `db_path`"
+    with as_nobody(), pytest.raises(OSError, match=match):
+        open_registry(tmp_path / "no" / "index.db", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -27,14 +29,18 @@ def test_the_first_signal_is_kept_and_earlier_handlers_run_and_return():
 
 
 def test_forked_workers_die_of_the_signal_and_the_parent_hears_nothing():
-    with PreemptionGuard() as guard:
-        child = os.fork()
-        if child == 0:
-            signal.raise_signal(signal.SIGTERM)
-            os._exit(3)
-        _, status = os.waitpid(child, 0)
-        assert os.WTERMSIG(status) == signal.SIGTERM
-        assert not guard.requested
+    program = (
+        "import os, signal\nfrom spt_registry.run import PreemptionGuard\n"
+        "with PreemptionGuard() as guard:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        os._exit(3)\n"
+        "    _, status = os.waitpid(child, 0)\n"
+        "    print(os.WTERMSIG(status) == signal.SIGTERM, guard.requested)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True False\n", done.stderr
 
 
 def test_only_the_main_thread_may_watch():

@@ -4,7 +4,8 @@ import csv
 import enum
 import json
 import math
-import os
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -185,14 +186,22 @@ def test_only_rank_zero_and_only_the_process_that_opened_it_write(tmp_path, monk
         run.save()
     assert not (tmp_path / "rank1").exists()
     monkeypatch.delenv("RANK")
-    run = RunWriter(tmp_path / "rank0")
-    before = (tmp_path / "rank0" / "sidecar.json").read_text()
-    child = os.fork()
-    if child == 0:
-        run.log_metrics({"loss": 1.0})
-        run.save()
-        run.finalize("failed")
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert (tmp_path / "rank0" / "sidecar.json").read_text() == before
-    run.finalize()
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom spt_registry import RunWriter\n"
+        "run = RunWriter(sys.argv[1])\n"
+        "path = Path(sys.argv[1], 'sidecar.json')\n"
+        "before = path.read_text()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    run.log_metrics({'loss': 1.0})\n"
+        "    run.save()\n"
+        "    run.finalize('failed')\n"
+        "    os._exit(0)\n"
+        "print(os.waitpid(child, 0)[1], path.read_text() == before)\n"
+        "run.finalize()\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "rank0")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "0 True\n", done.stderr
+    assert sidecar(tmp_path / "rank0")["status"] == "completed"
+    assert not (tmp_path / "rank0" / "metrics.csv").exists()

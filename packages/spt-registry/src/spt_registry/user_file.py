@@ -12,13 +12,8 @@ from spt_registry.run.files import atomic_write_json
 from spt_registry.sidecar import BrokenSidecarError
 
 
-def merge_user_file(folder: str | Path, sidecar: dict[str, Any]) -> None:
-    """Put a run's ``user.json``, if there is one, over its sidecar.
-
-    Raises:
-        BrokenSidecarError: If it is of no use.
-    """
-    edits = read_user_file(folder)
+def apply_edits(sidecar: dict[str, Any], edits: dict[str, Any]) -> None:
+    """Put what people say about a run over its sidecar."""
     if not edits:
         return
     removed = set(edits.get("removed_tags", []))

@@ -7,14 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from spt_registry.index.query import Registry, open_registry
 from spt_registry.index.record import RunRecord
 from spt_registry.index.where import parse
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -103,6 +105,8 @@ class ProgressBar:
 
 
 def _complete(column: str, context: click.Context, beginning: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     folder = context.params.get("cache_dir") or os.environ.get("SPT_CACHE_DIR")
     try:
         registry = open_registry(context.params.get("db"), cache_dir=folder, scan=False)

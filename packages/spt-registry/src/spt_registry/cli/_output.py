@@ -17,7 +17,7 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
     Characters that would move a cursor or break a line are shown as escapes.
     """
-    texts = [[plain(cell(value)) for value in row] for row in rows]
+    texts = [plain_row([cell(value) for value in row]) for row in rows]
     if not sys.stdout.isatty():
         head = [plain(column) for column in columns]
         click.echo("\n".join("\t".join(row) for row in [head, *texts]))
@@ -55,11 +55,18 @@ def show_json(rows: Iterable[Any]) -> None:
 
 def cell(value: Any) -> str:
     """A value as short text."""
+    if type(value) is str:
+        return value
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def plain_row(texts: list[str]) -> list[str]:
+    """Texts without control characters; nearly all rows have none, so the whole is asked first."""
+    return texts if "".join(texts).isprintable() else list(map(plain, texts))
 
 
 def plain(text: str) -> str:

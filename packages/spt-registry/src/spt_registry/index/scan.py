@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spt_registry.index.rows import INSERT, as_columns
+from spt_registry.index.rows import INSERT, as_columns, read_files
 from spt_registry.index.store import connect, transaction, writing
 from spt_registry.index.walk import Walk, in_parallel
 from spt_registry.sidecar import BrokenSidecarError
@@ -138,23 +138,32 @@ class Scanner:
         walk: Walk,
         progress: Progress | None,
     ) -> Iterator[tuple[Any, ...]]:
-        def read(path: str) -> tuple[str, tuple[Any, ...] | None, str]:
-            try:
-                return path, as_columns(f"{self.root}/{path}"), ""
-            except BrokenSidecarError as error:
-                return path, None, str(error)
-            except OSError as error:  # also of a run that has just vanished
-                return path, None, f"it cannot be read: {error.strerror}"
-
-        for done, (path, columns, reason) in enumerate(in_parallel(read, changed), 1):
+        files = zip(changed, in_parallel(self._read, changed), strict=True)
+        for done, (path, found) in enumerate(files, 1):
             if progress is not None and (done % 100 == 0 or done == len(changed)):
                 progress(done, len(changed))
-            if columns is not None:
+            try:
+                if isinstance(found, Exception):
+                    raise found
+                columns = as_columns(self.connection, *found)
+            except BrokenSidecarError as error:
+                self._note_broken(path, str(error))
+            except OSError as error:
+                self._note_broken(path, f"it cannot be read: {error.strerror}")
+            else:
                 self.report.upserted += 1
                 stamps.append((path, *walk.runs[path]))
                 yield (path, *columns)
-            elif os.path.isdir(f"{self.root}/{path}"):
-                self.report.broken[f"{self.root}/{path}/sidecar.json"] = reason
+
+    def _read(self, path: str) -> tuple[str, dict[str, Any]] | Exception:
+        try:
+            return read_files(f"{self.root}/{path}")
+        except (BrokenSidecarError, OSError) as error:
+            return error
+
+    def _note_broken(self, path: str, reason: str) -> None:
+        if os.path.isdir(f"{self.root}/{path}"):  # else it has just vanished
+            self.report.broken[f"{self.root}/{path}/sidecar.json"] = reason
 
     def _write(
         self,

@@ -107,7 +107,8 @@ def _make(db_path: Path) -> None:
     connection = sqlite3.connect(fresh, isolation_level=None)
     try:
         connection.execute("PRAGMA page_size = 16384")  # a run is about 5 KB
-        connection.executescript(TABLES.replace("is_open", IS_OPEN))
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(f"BEGIN; {TABLES.replace('is_open', IS_OPEN)} COMMIT;")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
         if not is_network(db_path.parent):  # WAL shares memory, which hosts do not
             connection.execute("PRAGMA journal_mode = WAL")
