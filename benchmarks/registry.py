@@ -230,8 +230,8 @@ def main(arguments: list[str]) -> None:
         for seconds in numbers(arguments, "stress", "3" if quick else "60"):
             stress(folder, seconds)  # first: it forks, and MLflow starts threads
         for n in sizes:
-            ours(folder, n, turns)
-            plain_files(folder, n, turns)
+            ours(folder, n, turns if n <= 10_000 else 2)
+            plain_files(folder, n, turns if n <= 10_000 else 1)
         for n in peers:
             mlflow_store(folder, n, turns, "SQLite")
             mlflow_store(folder, n, turns, "files")

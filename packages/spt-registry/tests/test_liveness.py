@@ -4,6 +4,8 @@ import os
 import time
 
 import pytest
+from spt_registry import RunWriter, _flusher
+from spt_registry.index import select
 from spt_registry.index.query import Registry
 from spt_registry.liveness import heartbeat_mtime, is_alive, touch_heartbeat
 
@@ -31,6 +33,33 @@ def test_a_heart_counts_by_the_clock_of_its_file_system(tmp_path, put, monkeypat
         assert [r.run_id for r in registry.query(alive=True)] == ["r"] * (status == "running")
         assert not registry["ended"].alive
         assert len(registry.query(status="lost")) == (status == "lost")
+
+
+def test_hearts_of_ended_runs_are_not_looked_at(tmp_path, put, monkeypatch):
+    for i in range(5):
+        put(f"r{i}", beat=0, created=1_700_000_000.0 + i)
+    put("open", status="running", beat=0)
+    registry = Registry(tmp_path, tmp_path / "registry.db")
+    registry.scan()
+    looked = []
+    monkeypatch.setattr(select, "heartbeat_mtime", lambda path: looked.append(path))
+    assert len(registry.query()) == 6
+    assert [os.path.basename(path) for path in looked] == ["open"]
+
+
+def test_a_heart_beats_although_nothing_is_logged_and_nothing_else_is_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_flusher, "HEARTBEAT_S", 0.01)
+    run = RunWriter(tmp_path, flush_every_s=0.01)
+    before = (tmp_path / "sidecar.json").stat()
+    for _ in range(3):
+        os.utime(tmp_path / "heartbeat", (5, 5))
+        while heartbeat_mtime(tmp_path) == 5:
+            time.sleep(0.001)
+    assert (tmp_path / "sidecar.json").stat() == before
+    assert not (tmp_path / "metrics.csv").exists()
+    run.finalize()
 
 
 def test_unknown_statuses_pass_through(tmp_path, put):

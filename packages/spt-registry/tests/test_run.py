@@ -29,6 +29,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_rewrite_is_on_the_disk_before_its_name_is_and_so_is_the_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def record(handle):
+        done.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "replace", lambda *a: done.append("rename") or replace(*a))
+    atomic_write_text(tmp_path / "file", "text")
+    assert done[0].startswith(f"{tmp_path}/.file.")
+    assert done[1:] == ["rename", str(tmp_path)]
+
+
 def test_the_umask_decides_who_may_read(tmp_path):
     before = os.umask(0o022)
     try:

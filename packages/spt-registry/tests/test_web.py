@@ -38,7 +38,8 @@ def ask(viewer, path, *, method="GET", host=None, cookie=True):
     answer = connection.getresponse()
     text = answer.read().decode()
     connection.close()
-    return answer.status, text, dict(answer.getheaders())
+    version = f"{answer.version / 10:.1f}"
+    return answer.status, text, {**dict(answer.getheaders()), "HTTP": version}
 
 
 def test_the_token_becomes_a_cookie(viewer):
@@ -63,6 +64,7 @@ def test_pages(viewer):
     assert "evil" not in text
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["HTTP"] == "1.1"
     status, text, _ = ask(viewer, "/run?path=runs/a/alpha")
     assert "hello" in text
     assert "<polyline" in text

@@ -66,20 +66,25 @@ def test_an_exception_is_recorded(tmp_path):
     assert sidecar(tmp_path)["status"] == "interrupted"
 
 
-def test_a_second_attempt_continues_the_first(tmp_path):
+def test_a_second_attempt_continues_the_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with RunWriter(tmp_path, tags=["a"], notes="note", hparams={"lr": 1}) as run:
         run.log_metrics({"loss": 1.0}, step=0)
         run.log_checkpoint(last="last.ckpt")
     first = sidecar(tmp_path)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("1,0.")  # torn by a crash
+    (tmp_path / ".sidecar.json.7.ab.tmp").touch()
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
     with RunWriter(tmp_path, tags=["b"]) as run:
         run.log_metrics({"loss": 0.7}, step=1)
         run.log_checkpoint(best="best.ckpt")
     second = sidecar(tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
     assert second["created_at"] == first["created_at"]
     assert (second["tags"], second["notes"], second["hparams"]) == (["a", "b"], "note", {"lr": 1})
     assert second["checkpoint_path"] == "best.ckpt"
     assert second["last_checkpoint_path"] == "last.ckpt"
     assert [attempt["status"] for attempt in second["attempts"]] == ["completed", "completed"]
+    assert [attempt["job"] for attempt in second["attempts"]] == [None, "17"]
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.7"]

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from loguru import logger
+
 from spt_registry._metrics_file import append_durably, drop_torn_line
 from spt_registry.run.files import atomic_write_bytes
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+MAX_FILES = 10_000
+"""Most files of one tag in one run."""
 
 
 def folder_name(tag: str) -> str:
@@ -34,7 +38,7 @@ def folder_name(tag: str) -> str:
 def write_media(
     run_dir: Path, kind: str, tag: str, items: list[Any], step: int, attempt: int, **extra: Any
 ) -> None:
-    """Write files and their lines in ``media.jsonl``.
+    """Write files and their lines in ``media.jsonl``; a tag that has ``MAX_FILES`` gets no more.
 
     Raises:
         TypeError: If an item is neither a path, bytes, an image object nor an array.
@@ -43,9 +47,17 @@ def write_media(
     folder = run_dir / "media" / folder_name(tag)
     contents = [encode(item, kind) for item in items]
     folder.mkdir(parents=True, exist_ok=True)
+    names = os.listdir(folder)
+    if len(names) + len(contents) > MAX_FILES:
+        logger.warning(
+            f"{folder} holds {MAX_FILES} files; no more are kept. Log {tag!r} less often."
+        )
+        return
     lines = []
-    for index, (content, suffix) in enumerate(contents):
-        path = folder / f"{step:08d}_{attempt}_{index}{suffix}"
+    prefix = f"{step:08d}_{attempt}_"
+    first = sum(name.startswith(prefix) for name in names)  # others of this step stay
+    for index, (content, suffix) in enumerate(contents, first):
+        path = folder / f"{prefix}{index}{suffix}"
         atomic_write_bytes(path, content)
         relative = os.path.relpath(path, run_dir)
         line = {"step": step, "tag": tag, "type": kind, "path": relative, "attempt": attempt}

@@ -20,12 +20,14 @@ from spt_registry._flusher import Flusher
 from spt_registry._metrics_file import MetricsFile
 from spt_registry._owner import new_owner, other_writer
 from spt_registry._summary import Summary
-from spt_registry.run.files import flatten, to_json
+from spt_registry.run.files import flatten, sweep, to_json
 from spt_registry.run.identity import is_global_zero
 from spt_registry.sidecar import ALIASES as ALIASES
 from spt_registry.sidecar import TERMINAL as TERMINAL
 from spt_registry.sidecar import make_sidecar, write_hparams, write_sidecar
 from spt_registry.sidecar import read_sidecar as read_sidecar
+
+REWRITTEN = ("sidecar.json", "summary.json", "hparams.yaml", "metrics.csv")
 
 
 class RunWriter:
@@ -89,6 +91,7 @@ class RunWriter:
             return
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._sidecar = self._opened(tags, notes)
+        sweep(self.run_dir, REWRITTEN)
         if config is not None:
             self._sidecar["config"] = to_json(config)
         self._sidecar["hparams"].update(to_json(flatten(hparams or {})))
@@ -114,7 +117,7 @@ class RunWriter:
             )
         now = time.time()
         owner = new_owner(self)
-        attempt = {"started_at": now, "host": owner["host"], "pid": owner["pid"]}
+        attempt = {"started_at": now, **{key: owner[key] for key in ("host", "pid", "job")}}
         return make_sidecar(
             self.run_id,
             self.run_dir,
