@@ -133,6 +133,25 @@ def test_tables_name_what_matters(tmp_path, capsys):
     assert "\\n" not in printed
 
 
+def test_a_datamodule_gets_the_trainer_before_its_loaders_are_asked_for(tmp_path):
+    seen = []
+
+    class Data(pl.LightningDataModule):
+        def set_pl_trainer(self, trainer):
+            seen.append(trainer)
+
+        def train_dataloader(self):
+            assert seen == [self.trainer]
+            return DataLoader(torch.randn(4, 4))
+
+    trainer = pl.Trainer(
+        max_steps=1, accelerator="cpu", callbacks=[TrainerInfo()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Plain(), datamodule=Data())
+    assert seen == [trainer]
+
+
 def test_slurm_ids_reach_the_loggers_and_only_in_a_job(tmp_path, monkeypatch, capsys):
     for name in [n for n in os.environ if n.startswith("SLURM_")]:
         monkeypatch.delenv(name)

@@ -8,7 +8,17 @@ from rich.table import Table
 
 
 class TrainerInfo(pl.Callback):
-    """Print a Trainer's settings and its callbacks in the order in which they run, on rank 0."""
+    """Print a Trainer's settings and its callbacks in the order in which they run, on rank 0.
+
+    A datamodule with ``set_pl_trainer``, such as ``spt_data.DataModule``, gets the Trainer: its
+    samples then hold the step and the epoch.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the Trainer to the datamodule."""
+        give = getattr(getattr(trainer, "datamodule", None), "set_pl_trainer", None)
+        if give is not None:
+            give(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print."""
