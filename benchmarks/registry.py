@@ -160,6 +160,20 @@ def mlflow_store(folder: Path, n: int, turns: int, kind: str) -> None:
     report(n, who, "list all, warm process", median_s(everything, 1))
 
 
+def row_cost(folder: Path, num_rows: int) -> None:
+    """What a training step pays for a row, and what writing the rows takes in all."""
+    path = folder / "rows"
+    shutil.rmtree(path, ignore_errors=True)
+    started = time.perf_counter()
+    with RunWriter(path) as run:
+        row = {"loss": 0.5, "acc": 0.25, "lr": 0.1}
+        log_s = median_s(lambda: run.log_metrics(row), num_rows)
+    total_s = time.perf_counter() - started
+    print(
+        f"a row of 3 metrics: {1e6 * log_s:.1f} us in the step; {num_rows:,} rows on disk after {total_s:.2f} s"
+    )
+
+
 def stress(folder: Path, seconds: float) -> None:
     """64 processes write, 4 scan and query; every row must be there in the end."""
     cache = folder / "stress"
@@ -229,6 +243,7 @@ def main(arguments: list[str]) -> None:
     try:
         for seconds in numbers(arguments, "stress", "3" if quick else "60"):
             stress(folder, seconds)  # first: it forks, and MLflow starts threads
+        row_cost(folder, 1000 if quick else 100_000)
         for n in sizes:
             ours(folder, n, turns if n <= 10_000 else 2)
             plain_files(folder, n, turns if n <= 10_000 else 1)

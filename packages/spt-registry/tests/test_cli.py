@@ -91,8 +91,8 @@ def test_best(run):
 
 
 def test_show_and_diff_and_history(run):
-    assert "hparams.lr" in run("show", "alp").output
-    assert "boom" in run("show", "gamma").output
+    assert "hparams.lr\t0.1\n" in run("show", "alp").output
+    assert "error\tboom\n" in run("show", "gamma").output
     assert json.loads(run("show", "beta", "--json").output)["hparams.lr"] == 0.3
     assert run("diff", "alpha", "beta").output == "key\talpha\tbeta\nlr\t0.1\t0.3\n"
     metrics = run("diff", "alpha", "beta", "--metrics", "--json").output.splitlines()
@@ -268,6 +268,21 @@ def test_a_terminal_gets_a_table_and_names_are_no_markup(cache, put):
     assert "┏━━" in output
     assert "run_id" in output
     assert "[bold]b[/bold]" in output
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (("best", "acc"), ("beta", "0.9")),
+        (("show", "gamma"), ("gamma", "Traceback\r\nboom")),
+        (("diff", "alpha", "beta"), ("lr", "0.3")),
+        (("history", "delta"), ("step", "0.5")),
+    ],
+)
+def test_every_table_is_drawn_on_a_terminal(cache, args, shown):
+    output = on_a_terminal(cache, *args)
+    assert "┏━━" in output
+    assert all(text in output for text in shown)
 
 
 def test_a_long_table_is_aligned_without_rich(tmp_path, put):

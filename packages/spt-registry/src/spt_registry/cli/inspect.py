@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from spt_registry.cli._options import complete_run, find_run, open_place, place
-from spt_registry.cli._output import cell, plain, show_json, show_rows
+from spt_registry.cli._output import plain, show_json, show_rows
 
 
 @click.command()
@@ -34,11 +35,12 @@ def show(run_id: str, cache_dir: Path | None, db: Path | None, as_json: bool) ->
     for key in ("created_at", "updated_at"):
         row[key] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[key]))
     row["attempts"] = len(record.attempts)
-    width = max(map(len, row))
-    for key, value in row.items():
-        click.echo(f"{plain(key):<{width}}  {plain(cell(value))}".rstrip())
-    if record.error:
-        click.echo("\nerror\n" + "\n".join(map(plain, record.error.splitlines())))
+    lines = str(record.error or "").splitlines()
+    if lines:
+        row["error"] = lines[-1]
+    show_rows(["key", "value"], list(row.items()))
+    if sys.stdout.isatty() and lines:
+        click.echo("\n" + "\n".join(map(plain, lines)))
 
 
 @click.command()
