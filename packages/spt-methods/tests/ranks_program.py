@@ -20,6 +20,7 @@ PROTOTYPES = {"n_prototypes": 6, "projector_hidden_dim": 8, "projector_bottlenec
 METHODS = {
     "BarlowTwins": {"projector_dims": (8, 4)},
     "BYOL": {"projector_dims": (8, 4), "predictor_dims": (8, 4)},
+    "CLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2, "embed_dim": 4},
     "DINO": PROTOTYPES,
     "DINOv2": {**PROTOTYPES, "drop_path_rate": 0.0},
     "LeJEPA": {"projector_dims": (8, 4), "n_slices": 8},
@@ -27,6 +28,7 @@ METHODS = {
     "MoCov3": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8},
     "NNCLR": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8, "queue_length": 16},
     "PIRL": {"num_samples": 8, "projector_dim": 4},
+    "SigLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2},
     "SimCLR": {"projector_dims": (8, 4)},
     "SimSiam": {"projector_dim": 8, "predictor_hidden_dim": 4},
     "SwAV": {"projector_dims": (8, 4), "n_prototypes": 6},
@@ -63,6 +65,8 @@ def batch_of(name, rows):
     if name in ("DINO", "DINOv2", "LeJEPA", "SwAV"):
         large = {f"global_{i}": {"image": images[i]} for i in range(2)}
         return {**large, **{f"local_{i}": {"image": images[2 + i, :, :, :8, :8]} for i in range(2)}}
+    if name in ("CLIP", "SigLIP"):
+        return {"image": images[0], "text": [f"{i} dogs and {i * i} cats" for i in range(8)][rows]}
     if name == "PIRL":
         return {"image": images[0], "sample_idx": torch.arange(8)[rows]}
     return [{"image": images[i], "locations": places[i].double()} for i in range(2)]

@@ -36,6 +36,8 @@ SMALL = {
     "MaskFeat": {},
     "MSN": {"n_prototypes": 16, "projector_hidden_dim": 16, "projector_dim": 8},
     "SimMIM": {},
+    "CLIP": {"text_width": 16, "text_depth": 1, "text_heads": 2, "embed_dim": 8},
+    "SigLIP": {"text_width": 16, "text_depth": 1, "text_heads": 2},
     "BarlowTwins": {"projector_dims": (8, 6)},
     "BYOL": {"projector_dims": (8, 4), "predictor_dims": (8, 4)},
     "DINO": PROTOTYPES,
@@ -93,6 +95,9 @@ def rows_of(name, n=8):
             )  # fmt: skip
         elif ROWS[name].views == "one image":
             rows.append({"image": large[0, i], "label": i % 2, "sample_idx": i})
+        elif ROWS[name].views == "image and text":
+            texts = ["a dog", "two cats"]
+            rows.append({"image": large[0, i], "label": i % 2, "text": texts[i % 2]})
         else:
             views = [{"image": large[k, i], "RandomResizedCrop": box + 8 * k} for k in range(2)]
             rows.append({"views": views, "label": i % 2})

@@ -11,8 +11,8 @@ import torch
 
 HERE = Path(__file__).parent
 METHODS = [
-    "BarlowTwins", "BYOL", "DINO", "DINOv2", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL", "SimCLR",
-    "SimSiam", "SwAV", "TiCO", "VICReg", "VICRegL", "WMSE",
+    "BarlowTwins", "BYOL", "CLIP", "DINO", "DINOv2", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL",
+    "SigLIP", "SimCLR", "SimSiam", "SwAV", "TiCO", "VICReg", "VICRegL", "WMSE",
 ]  # fmt: skip
 pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("spt-methods-ranks")]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Views = Literal["two views", "one image", "multi-crop"]
+Views = Literal["two views", "one image", "multi-crop", "image and text", "one video"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("BarlowTwins", "barlow_twins", "two views", ("BarlowTwinsLoss",), "2103.03230", "test_two_views.py"),
     Row("BEiT", "beit", "one image", ("BEiTLoss",), "2106.08254", "test_masked.py"),
     Row("BYOL", "byol", "two views", ("BYOLLoss",), "2006.07733", "test_two_views.py", EMA),
+    Row("CLIP", "clip", "image and text", ("CLIPLoss",), "2103.00020", "test_image_text.py"),
     Row("Data2Vec", "data2vec", "one image", ("Data2VecLoss",), "2202.03555", "test_masked.py", EMA),
     Row("DINO", "dino", "multi-crop", ("DINOv1Loss",), "2104.14294", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
     Row("DINOv2", "dinov2", "multi-crop", ("DINOv2Loss",), "2304.07193", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
@@ -54,6 +55,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("MSN", "msn", "multi-crop", ("MSNLoss",), "2204.07141", "test_masked.py", EMA),
     Row("NNCLR", "nnclr", "two views", ("NNCLRLoss",), "2104.14548", "test_two_views.py"),
     Row("PIRL", "pirl", "one image", ("PIRLLoss",), "1912.01991", "test_two_views.py"),
+    Row("SigLIP", "siglip", "image and text", ("SigLIPLoss",), "2303.15343", "test_image_text.py"),
     Row("SimCLR", "simclr", "two views", ("NTXEntLoss",), "2002.05709", "test_methods.py"),
     Row("SimMIM", "simmim", "one image", ("SimMIMLoss",), "2111.09886", "test_masked.py"),
     Row("SimSiam", "simsiam", "two views", ("SimSiamLoss",), "2011.10566", "test_two_views.py"),

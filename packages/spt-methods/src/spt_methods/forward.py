@@ -3,6 +3,7 @@
 from spt_methods.methods.barlow_twins import barlow_twins as barlow_twins
 from spt_methods.methods.beit import beit as beit
 from spt_methods.methods.byol import byol as byol
+from spt_methods.methods.clip import clip as clip
 from spt_methods.methods.data2vec import data2vec as data2vec
 from spt_methods.methods.dino import dino as dino
 from spt_methods.methods.dinov2 import dinov2 as dinov2
@@ -16,6 +17,7 @@ from spt_methods.methods.mocov3 import mocov3 as mocov3
 from spt_methods.methods.msn import msn as msn
 from spt_methods.methods.nnclr import nnclr as nnclr
 from spt_methods.methods.pirl import pirl as pirl
+from spt_methods.methods.siglip import siglip as siglip
 from spt_methods.methods.simclr import simclr as simclr
 from spt_methods.methods.simmim import simmim as simmim
 from spt_methods.methods.simsiam import simsiam as simsiam

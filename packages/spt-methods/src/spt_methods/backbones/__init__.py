@@ -6,6 +6,8 @@ from spt_methods.backbones.attention import Attention as Attention
 from spt_methods.backbones.attention import CrossAttention as CrossAttention
 from spt_methods.backbones.auto_linear import AutoLinearClassifier as AutoLinearClassifier
 from spt_methods.backbones.auto_tune_mlp import AutoTuneMLP as AutoTuneMLP
+from spt_methods.backbones.bpe import BytePairTokenizer as BytePairTokenizer
+from spt_methods.backbones.causal import blocked_future as blocked_future
 from spt_methods.backbones.contract import tokens_of as tokens_of
 from spt_methods.backbones.decoders import CNNImageDecoder as CNNImageDecoder
 from spt_methods.backbones.decoders import ViTImageDecoder as ViTImageDecoder
@@ -16,6 +18,8 @@ from spt_methods.backbones.flexible import FlexibleTransformer as FlexibleTransf
 from spt_methods.backbones.heads import mlp_head as mlp_head
 from spt_methods.backbones.heads import projection_head as projection_head
 from spt_methods.backbones.huggingface import HuggingFaceEncoder as HuggingFaceEncoder
+from spt_methods.backbones.huggingface import HuggingFaceText as HuggingFaceText
+from spt_methods.backbones.huggingface import HuggingFaceTokenizer as HuggingFaceTokenizer
 from spt_methods.backbones.huggingface import from_huggingface as from_huggingface
 from spt_methods.backbones.huggingface import vit_hf as vit_hf
 from spt_methods.backbones.layers import BatchNorm1dNoBias as BatchNorm1dNoBias
@@ -37,6 +41,7 @@ from spt_methods.backbones.prototypes import Prototypes as Prototypes
 from spt_methods.backbones.small import ConvMixer as ConvMixer
 from spt_methods.backbones.small import Resnet9 as Resnet9
 from spt_methods.backbones.teacher import TeacherStudentWrapper as TeacherStudentWrapper
+from spt_methods.backbones.text import TextTransformer as TextTransformer
 from spt_methods.backbones.timm import from_timm as from_timm
 from spt_methods.backbones.tokenizers import RandomProjectionTokenizer as RandomProjectionTokenizer
 from spt_methods.backbones.torchvision import from_torchvision as from_torchvision

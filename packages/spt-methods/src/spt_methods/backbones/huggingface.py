@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from spt_methods.backbones.vit_tokens import Tokens
@@ -149,3 +150,68 @@ class HuggingFaceEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Class tokens ``(B, F)`` of images ``(B, C, H, W)``."""
         return self.tokens(images).embedding
+
+
+class HuggingFaceText(nn.Module):
+    """A text model of Hugging Face as a text encoder: token numbers in, one vector per text out.
+
+    The model's own pooled output, where it has one (CLIP, SigLIP), else the mean over the tokens that
+    are no padding.
+
+    Args:
+        model: With ``config.hidden_size`` and an output that has ``last_hidden_state``.
+        pad_token: Number of the padding token; that of the model's ``config`` if ``None``.
+
+    Attributes:
+        num_features: Width of the vectors.
+    """
+
+    def __init__(self, model: nn.Module, pad_token: int | None = None) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        self.num_features = int(config.hidden_size)
+        self.context_length = getattr(config, "max_position_embeddings", None)
+        self.pad_token = getattr(config, "pad_token_id", None) if pad_token is None else pad_token
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Features ``(N, F)`` of token numbers ``(N, L)``."""
+        shown = torch.ones_like(numbers) if self.pad_token is None else numbers != self.pad_token
+        shown = shown.long()
+        shown[:, 0] = 1  # an empty text still has its first token
+        output: Any = self.model(input_ids=numbers, attention_mask=shown)
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is not None:
+            return pooled
+        weights = shown.unsqueeze(2).to(output.last_hidden_state.dtype)
+        mean: Tensor = (output.last_hidden_state * weights).sum(1) / weights.sum(1)
+        return mean
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of Hugging Face as the methods call it: from texts to token numbers of one length.
+
+    Args:
+        tokenizer: A ``PreTrainedTokenizer`` with a padding token.
+        context_length: Tokens of a row.
+
+    Attributes:
+        vocab_size: Tokens, added ones included.
+    """
+
+    def __init__(self, tokenizer: Any, context_length: int = 77) -> None:
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.vocab_size = len(tokenizer)
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Token numbers, int64 ``(N, context_length)``."""
+        made = self.tokenizer(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.context_length,
+            return_tensors="pt",
+        )
+        numbers: Tensor = made["input_ids"]
+        return numbers

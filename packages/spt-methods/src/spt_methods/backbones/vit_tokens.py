@@ -178,13 +178,34 @@ class ViTTokens(nn.Module):
         """Blocks and norm over prefix tokens and patches, shape ``(B, prefix + n, D)``."""
         return self.norm(self.blocks_of(torch.cat([prefix, patches], dim=1), None)[-1])
 
-    def blocks_of(self, x: Tensor, rope: Tensor | None = None) -> list[Tensor]:
-        """Pre-norm and blocks over all tokens; what each block returns."""
-        if not isinstance(self.vit, Beit):
+    def blocks_of(
+        self, x: Tensor, rope: Tensor | None = None, blocked: Tensor | None = None
+    ) -> list[Tensor]:
+        """Pre-norm and blocks over all tokens; what each block returns.
+
+        Args:
+            x: Tokens, prefix first, shape ``(B, T, D)``.
+            rope: Rotations of the patches.
+            blocked: True where a token (row) may not look, broadcastable to ``(B, heads, T, T)``; made
+                by :func:`spt_methods.backbones.blocked_future`.
+
+        Raises:
+            ValueError: If the transformer's blocks take no such mask.
+        """
+        if isinstance(self.vit, Beit):
+            if blocked is not None:
+                raise ValueError(
+                    f"The blocks of {type(self.vit).__name__} see everything: choose a "
+                    "VisionTransformer or an Eva to hide some tokens from others."
+                )
+        else:
             x = self.vit.norm_pre(x)
+        # added to the scores: the one form that all of timm's attentions take
+        bias = None if blocked is None else x.new_zeros(()).masked_fill(blocked, -torch.inf)
+        given = {} if bias is None else {"attn_mask": bias}
         outputs = []
         for index, block in enumerate(self.vit.blocks):
-            x = block(x, **self._positions_in(index, rope))
+            x = block(x, **self._positions_in(index, rope), **given)
             outputs.append(x)
         return outputs
 

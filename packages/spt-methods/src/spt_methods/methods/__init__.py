@@ -5,6 +5,7 @@ from spt_methods.methods._recipe import Recipe as Recipe
 from spt_methods.methods.barlow_twins import BarlowTwins as BarlowTwins
 from spt_methods.methods.beit import BEiT as BEiT
 from spt_methods.methods.byol import BYOL as BYOL
+from spt_methods.methods.clip import CLIP as CLIP
 from spt_methods.methods.data2vec import Data2Vec as Data2Vec
 from spt_methods.methods.dino import DINO as DINO
 from spt_methods.methods.dinov2 import DINOv2 as DINOv2
@@ -18,6 +19,7 @@ from spt_methods.methods.mocov3 import MoCov3 as MoCov3
 from spt_methods.methods.msn import MSN as MSN
 from spt_methods.methods.nnclr import NNCLR as NNCLR
 from spt_methods.methods.pirl import PIRL as PIRL
+from spt_methods.methods.siglip import SigLIP as SigLIP
 from spt_methods.methods.simclr import SimCLR as SimCLR
 from spt_methods.methods.simmim import SimMIM as SimMIM
 from spt_methods.methods.simsiam import SimSiam as SimSiam
