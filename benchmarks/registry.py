@@ -95,15 +95,16 @@ def scan_after_change(registry: Registry, n: int, turns: int) -> float:
 
 
 def memory_mb(cache: Path) -> float:
+    """Most memory at any time; not from getrusage, which begins with this process's own."""
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom spt_registry.index.query import Registry\n"
+        "import re, sys\nfrom pathlib import Path\nfrom spt_registry.index.query import Registry\n"
         "registry = Registry(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "registry.scan(full=True); registry.scan(); registry.query(sort_by='eval/knn_acc', limit=5)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "print(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])"
     )
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", program, str(cache), f"{folder}/fresh.db"]
-        return float(subprocess.run(command, check=True, capture_output=True).stdout)
+        return float(subprocess.run(command, check=True, capture_output=True).stdout) / 1024
 
 
 def plain_files(folder: Path, n: int, turns: int) -> None:

@@ -61,6 +61,24 @@ def test_queries(cache):
     assert set(table["hparams.optim.lr"]) == {0.1, 0.3}
 
 
+def test_columns_of_the_arrow_table_have_one_type_each(cache, put):
+    mixed = {"n": 3, "on": True, "big": 2**70, "mixed": "x", "list": [1], "nothing": None}
+    put("other", folder="x/other", hparams=mixed)
+    put("more", folder="x/more", hparams={**mixed, "mixed": 0.5, "n": 4})
+    table = open_registry(cache_dir=cache).to_arrow()
+    kinds = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert kinds == {
+        "run_id": "string", "status": "string", "alive": "bool", "created_at": "double",
+        "updated_at": "double", "run_dir": "string", "checkpoint_path": "string",
+        "tags": "list<item: string>", "notes": "string", "hparams.optim.lr": "double",
+        "hparams.n": "int64", "hparams.on": "bool", "hparams.big": "double",
+        "hparams.mixed": "string", "hparams.list.0": "int64", "hparams.nothing": "string",
+        "summary.acc": "double", "summary.loss": "double",
+    }  # fmt: skip
+    values = dict(zip(table["run_id"].to_pylist(), table["hparams.mixed"].to_pylist(), strict=True))
+    assert (values["other"], values["more"], values["alpha"]) == ("x", "0.5", None)
+
+
 def test_a_silent_run_is_lost(cache):
     (heartbeat,) = cache.glob("runs/*/*/delta/heartbeat")
     os.utime(heartbeat, (time.time() - 1000,) * 2)

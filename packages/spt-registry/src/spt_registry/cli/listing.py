@@ -65,9 +65,10 @@ def _show_table(registry: Registry, names: list[str] | None, query: dict[str, An
     if names is None:
         names = first_metrics(registry, query)
     rows = registry.table(["run_id", "status", "created_at", "tags", *names], **query)
+    tags = json.loads(f"[{','.join(row[3] for row in rows)}]")  # at once, which is faster
     lines = [
-        (run_id, status, _minute(created), json.loads(tags), *values)
-        for run_id, status, created, tags, *values in rows
+        (run_id, status, _minute(created), labels, *values)
+        for (run_id, status, created, _, *values), labels in zip(rows, tags, strict=True)
     ]
     show_rows(["run_id", "status", "created", "tags", *names], lines)
     if not rows:

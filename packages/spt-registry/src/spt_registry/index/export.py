@@ -48,11 +48,11 @@ def _array(name: str, values: list[Any]) -> pa.Array:
     if name == "tags":
         return pa.array(values, pa.list_(pa.string()))
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool}:
+    if kinds == {bool}:
         return pa.array(values, pa.bool_())
-    if kinds <= {int} and all(value is None or abs(value) < 2**63 for value in values):
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
         return pa.array(values, pa.int64())
-    if kinds <= {int, float}:
+    if kinds and kinds <= {int, float}:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
     words = [v if v is None or isinstance(v, str) else json.dumps(to_json(v)) for v in values]
     return pa.array(words, pa.string())

@@ -108,7 +108,8 @@ class Scanner:
         self._load()
         walk = Walk(self.root, self._folders(), self.known.keys() - self.orphans)
         walk.run("runs")
-        changed = [path for path, stamp in walk.runs.items() if self._changed(path, stamp)]
+        # in order, as neighbours in time are asked for together and then lie on one page
+        changed = sorted(path for path, stamp in walk.runs.items() if self._changed(path, stamp))
         vanished = walk.vanished(self.known.keys() - self.orphans)
         if changed or vanished or walk.fresh or walk.forgotten:
             stamps: list[tuple[str, int, int, int]] = []
