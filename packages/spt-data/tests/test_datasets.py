@@ -52,6 +52,36 @@ def test_batched_reads_equal_single_ones(test_split):
         assert sample["image"].tobytes() == test_split[index]["image"].tobytes()
 
 
+class Counting:
+    """A table that counts how often it is asked."""
+
+    def __init__(self, table):
+        self.table, self.asked = table, []
+        self.column_names = table.column_names
+
+    def __len__(self):
+        return len(self.table)
+
+    def __getitem__(self, rows):
+        self.asked.append(rows)
+        return self.table[rows]
+
+
+def test_a_batch_asks_the_table_once_and_a_shuffle_copies_nothing():
+    dataset = HFMapDataset(made(x=list(range(50))))
+    table = dataset.dataset = Counting(dataset.dataset)
+    dataset.shuffle(seed=3)
+    assert dataset.dataset is table
+    assert "sample_idx" not in table.column_names
+    batch = dataset.__getitems__([4, 9, 4])
+    assert len(table.asked) == 1
+    assert [sample["x"] for sample in batch] == [sample["sample_idx"] for sample in batch]
+    everything = [dataset[i]["x"] for i in range(50)]
+    assert everything != list(range(50))
+    assert sorted(everything) == list(range(50))
+    assert [sample["x"] for sample in batch] == [everything[i] for i in (4, 9, 4)]
+
+
 def made(**columns):
     return hf.Dataset.from_dict(columns or {"x": [1, 2, 3], "y": [4, 5, 6]})
 

@@ -7,7 +7,7 @@ import datasets as hf
 import numpy as np
 import pytest
 from PIL import Image
-from spt_data import Loader, transforms
+from spt_data import CorruptSampleError, Loader, transforms
 from spt_data.lance import LanceImageDataset, build_lance_image_dataset
 
 pytest.importorskip("lance")
@@ -60,12 +60,38 @@ def test_rows_read_together_equal_single_ones(stored):
 
 def test_a_loader_reads_it_and_a_copy_opens_it_anew(stored):
     chain = transforms.ToImage(rgb=True)
-    dataset = LanceImageDataset(stored, columns=["image", "label"], transform=chain)
+    dataset = LanceImageDataset(
+        stored, columns=["image", "label"], transform=chain, gpu_transform=dict
+    )
+    assert dataset.gpu_transform is dict
     batches = [batch["label"].tolist() for batch in Loader(dataset, batch_size=5)]
     assert batches == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     copied = pickle.loads(pickle.dumps(dataset))  # as it goes to a worker
-    assert copied._handles == {}
+    assert copied._table._handles == {}
     assert copied[6]["label"] == 6
+
+
+def test_widths_and_heights_are_stored_on_request(tmp_path):
+    path = build_lance_image_dataset(
+        source(5), tmp_path / "set", max_size=16, store_dimensions=True
+    )
+    dataset = LanceImageDataset(path, columns=["image_width", "image_height", "depth_width"])
+    assert [dataset[2][key] for key in dataset.columns] == [16, 8, 8]
+    assert dataset[3]["depth_width"] is None
+
+
+def test_bytes_without_a_type_are_images_and_a_broken_one_is_named(tmp_path):
+    cells = [
+        cell["bytes"] for cell in source(3).cast_column("image", hf.Image(decode=False))["image"]
+    ]
+    raw = hf.Dataset.from_dict({"picture": cells, "label": [0, 1, 2], "note": [b"a", b"b", b"c"]})
+    dataset = LanceImageDataset(build_lance_image_dataset(raw, tmp_path / "set"))
+    assert dataset.image_columns == ["picture"]
+    assert (dataset[1]["picture"].size, dataset[1]["note"]) == ((40, 20), b"b")
+    broken = hf.Dataset.from_dict({"picture": [*cells[:2], b"no image"]})
+    with pytest.raises(CorruptSampleError, match="Sample 2 cannot be decoded"):
+        build_lance_image_dataset(broken, tmp_path / "broken")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["set", "set.images.json"]
 
 
 def test_mistakes_are_named(stored, tmp_path):
@@ -73,8 +99,12 @@ def test_mistakes_are_named(stored, tmp_path):
         build_lance_image_dataset(source(), stored)
     with pytest.raises(ValueError, match="`image_format` must be 'webp' or 'jpeg', got 'gif'"):
         build_lance_image_dataset(source(), tmp_path / "a", image_format="gif")
-    with pytest.raises(ValueError, match=r"`image_columns` \['label'\]: the columns of type Image"):
+    with pytest.raises(
+        ValueError, match=r"`image_columns` \['label'\]: the columns that hold images"
+    ):
         build_lance_image_dataset(source(), tmp_path / "a", image_columns=["label"])
+    with pytest.raises(ValueError, match=r"columns \['id'\] have names that are set here"):
+        build_lance_image_dataset(source().rename_column("label", "id"), tmp_path / "a")
     with pytest.raises(ValueError, match=r"`split` must be one of \['x', 'y'\], got None"):
         build_lance_image_dataset(hf.DatasetDict(x=source(), y=source()), tmp_path / "a")
     with pytest.raises(TypeError, match="`source` must be a Dataset, a DatasetDict or a path"):

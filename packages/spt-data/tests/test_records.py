@@ -190,11 +190,12 @@ def test_conditions_and_routes_keep_samples_alike():
 def test_a_controlled_transform_repeats_for_its_row():
     noise = transforms.ControlledTransform(transforms.GaussianNoise(p=1.0), seed_offset=4)
     image = tensor()
-    before = torch.get_rng_state()
+    before, on_devices = torch.get_rng_state(), len(torch.cuda._queued_calls)
     first, second = (noise({"image": image, "sample_idx": 7})["image"] for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, noise({"image": image, "sample_idx": 8})["image"])
     assert torch.equal(before, torch.get_rng_state())
+    assert len(torch.cuda._queued_calls) == on_devices  # torch.manual_seed would add one
     other = transforms.ControlledTransform(noise, key="idx")
     with pytest.raises(KeyError, match="ControlledTransform needs the key 'idx'"):
         other({"image": image})

@@ -161,5 +161,5 @@ def test_own_numbers_are_kept(tmp_path):
 
 
 def test_a_stream_without_rows_of_its_own_is_an_error():
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match="`IterableDataset` must have `rows`"):
         next(iter(spt_datasets.IterableDataset()))

@@ -15,7 +15,7 @@ from spt_data._errors import keys_of
 from spt_data._keys import read
 from spt_data.datasets import Sample
 from spt_data.masks._grid import check_patch_size, grid_of
-from spt_data.masks.multiblock import draw_blocks, indices, shared_sizes
+from spt_data.masks.multiblock import check_paired, draw_blocks, indices, shared_sizes
 
 RAGGED = tuple(
     getattr(tv_tensors, name)
@@ -170,11 +170,7 @@ class MultiBlockCollator:
         target_targets: str = "masks_target",
         seed_key: str = "mask_seed",
     ) -> None:
-        if len(target_scales) != len(target_aspect_ratios):
-            raise ValueError(
-                "`target_scales` and `target_aspect_ratios` must be equally many, got "
-                f"{len(target_scales)} and {len(target_aspect_ratios)}."
-            )
+        check_paired(target_scales, target_aspect_ratios)
         self.patch_size = check_patch_size(patch_size)
         self.scales = (context_scale, *target_scales)
         self.aspect_ratios = (context_aspect_ratio, *target_aspect_ratios)

@@ -222,7 +222,9 @@ class IterableDataset(DatasetMixin, torch.utils.data.IterableDataset[Sample]):
 
     def rows(self, epoch: int) -> Iterator[Sample]:
         """Samples of this rank and worker in an epoch, neither decoded nor transformed."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must have `rows`, a generator of dicts."
+        )
 
     def decode(self, sample: Sample) -> Sample:
         """What is costly about a sample; it is left out for those a resumed run passes over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from spt_data._errors import is_decoding_error
+from spt_data._hub import patiently
 from spt_data._ranks import rank_and_world
 from spt_data.datasets import (
     Dataset,
@@ -35,6 +37,9 @@ def HFDataset(
 ) -> HFMapDataset | HFIterableDataset:
     """Open a dataset of the Hub, of local files, or of a folder saved by ``save_to_disk``.
 
+    A Hub that answers "too many requests" is asked again after the time it names. Ranks need not
+    take turns: ``datasets`` lets one of a node prepare the files and the others wait.
+
     Args:
         *args: As for ``datasets.load_dataset``; the first one is the path.
         transform: Called on each sample, in the loader's worker.
@@ -57,6 +62,8 @@ def HFDataset(
             f"HFDataset needs the path of a dataset as its first argument or as `path=`, got "
             f"{path!r}."
         )
+    if "http" in str(kwargs.get("data_files", "")):
+        kwargs.setdefault("storage_options", _slow_server())
     loaded = _load(path, args, kwargs)
     if isinstance(loaded, Mapping):
         raise ValueError(
@@ -76,6 +83,12 @@ def HFDataset(
     )
 
 
+def _slow_server() -> dict[str, Any]:
+    """An hour for a file of a web server, of which aiohttp gives up after five minutes."""
+    limit = importlib.import_module("aiohttp").ClientTimeout(total=3600)  # comes with datasets
+    return {scheme: {"client_kwargs": {"timeout": limit}} for scheme in ("http", "https")}
+
+
 def _load(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     saved = Path(path).expanduser()
     if (saved / "state.json").is_file() or (saved / "dataset_dict.json").is_file():
@@ -90,7 +103,7 @@ def _load(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return loaded[split]
         return loaded
     try:
-        return hf.load_dataset(*args, **kwargs)
+        return patiently(lambda: hf.load_dataset(*args, **kwargs))
     except ValueError as error:
         if "Unknown split" in str(error):
             raise ValueError(f"{path!r} has no split {kwargs.get('split')!r}: {error}") from error

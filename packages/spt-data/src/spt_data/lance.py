@@ -5,35 +5,28 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets as hf
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from spt_data._lance import (
+    Table,
+    check_free,
+    lance,
+    read_facts,
+    side_file,
+    write_facts,
+    write_table,
+)
 from spt_data._modes import to_tensor
 from spt_data.datasets import Dataset, OnError, Sample, Transform, reading, row_and_view
 
 EIGHT_BITS = ("1", "L", "RGB", "P", "CMYK", "YCbCr")  # what a lossy format keeps by sight
-
-
-def _lance() -> Any:
-    try:
-        return importlib.import_module("lance")
-    except ImportError as error:
-        raise ImportError(
-            'Lance files need pylance, which is not installed: pip install "spt-data[lance]".'
-        ) from error
-
-
-def _side_file(path: Path) -> Path:
-    return path.with_name(path.name + ".images.json")
 
 
 def build_lance_image_dataset(
@@ -47,6 +40,7 @@ def build_lance_image_dataset(
     max_size: int | None = None,
     batch_size: int = 512,
     workers: int | None = None,
+    store_dimensions: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a Hugging Face dataset to Lance, images encoded anew.
@@ -57,62 +51,99 @@ def build_lance_image_dataset(
     Args:
         source: ``datasets.Dataset``, ``DatasetDict``, or a path for ``load_dataset``.
         output_path: Folder of the result.
-        image_columns: Columns to encode; those of type ``Image`` by default.
+        image_columns: Columns to encode; by default those of type ``Image``, or else those whose
+            first cell holds the bytes of an image.
         split: Which split of several.
         image_format: ``"webp"`` or ``"jpeg"``.
         quality: 1 to 100.
         max_size: Longest side in pixels; the aspect is kept.
         batch_size: Rows encoded at a time.
         workers: Threads that encode.
+        store_dimensions: Also store ``<column>_width`` and ``<column>_height``, int32 pixels.
         overwrite: Replace what is there.
 
     Returns:
         ``output_path``.
 
     Raises:
+        CorruptSampleError: If an image cannot be decoded; it names the row.
         FileExistsError: If there is something and ``overwrite`` is False.
         TypeError: If the source is none of the three.
-        ValueError: If the format, a column or the split is not there, or no column holds images.
+        ValueError: If the format, a column or the split is not there, no column holds images, or
+            a column has a name that is set here, such as ``id``.
     """
-    lance, path = _lance(), Path(output_path)
-    pa = importlib.import_module("pyarrow")  # comes with datasets
+    lance()
+    path = Path(output_path)
     if image_format not in ("webp", "jpeg"):
         raise ValueError(f"`image_format` must be 'webp' or 'jpeg', got {image_format!r}.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is there already; use overwrite=True to replace it.")
+    check_free(path, overwrite)
     table = _opened(source, split)
     columns = _image_columns(table, image_columns)
     for column in columns:
         table = table.cast_column(column, hf.Image(decode=False))
+    schema = _schema(table, columns, store_dimensions)
     encode = functools.partial(
         encoded, image_format=image_format, quality=quality, max_size=max_size
     )
-    plain = {name: f for name, f in table.features.items() if name not in columns}
-    fields = [pa.field("id", pa.int64()), *(pa.field(name, pa.binary()) for name in columns)]
-    fields += list(hf.Features(plain).arrow_schema)
-    schema = pa.schema([pa.field(field.name, field.type) for field in fields])
-
-    def batches() -> Iterator[Any]:
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(table), batch_size):
-                rows = table[start : start + batch_size]
-                ids = range(start, start + len(next(iter(rows.values()))))
-                for column in columns:
-                    rows[column] = list(pool.map(encode, rows[column]))
-                arrays = [pa.array(rows.get(f.name, ids), f.type) for f in schema]
-                yield pa.record_batch(arrays, schema=schema)
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    lance.write_dataset(batches(), str(partial), schema=schema)
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
+    batches = _batches(table, columns, schema, encode, batch_size, workers, store_dimensions)
+    write_table(path, batches, schema)
     facts: dict[str, Any] = {"encoding": image_format, "quality": quality, "max_size": max_size}
-    facts |= {"num_rows": len(table), "image_columns": columns, "columns": list(schema.names)}
-    draft = _side_file(partial)
-    draft.write_text(json.dumps(facts, indent=1))
-    draft.replace(_side_file(path))
+    facts |= {"store_dimensions": store_dimensions, "num_rows": len(table)}
+    facts |= {"image_columns": columns, "columns": list(schema.names)}
+    write_facts(side_file(path, "images"), facts)
     return path
+
+
+def _schema(table: hf.Dataset, columns: Sequence[str], store_dimensions: bool) -> Any:
+    pa = importlib.import_module("pyarrow")  # comes with datasets
+    fields = [pa.field("id", pa.int64())]
+    for name in columns:
+        fields.append(pa.field(name, pa.binary()))
+        if store_dimensions:
+            fields += [pa.field(f"{name}_{side}", pa.int32()) for side in ("width", "height")]
+    plain = {name: feature for name, feature in table.features.items() if name not in columns}
+    taken = sorted({field.name for field in fields} & set(plain))
+    if taken:
+        raise ValueError(f"The columns {taken} have names that are set here; rename them.")
+    fields += list(hf.Features(plain).arrow_schema)
+    return pa.schema([pa.field(field.name, field.type) for field in fields])
+
+
+def _batches(
+    table: hf.Dataset,
+    columns: Sequence[str],
+    schema: Any,
+    encode: Callable[[Any], bytes | None],
+    batch_size: int,
+    workers: int | None,
+    store_dimensions: bool,
+) -> Iterator[Any]:
+    """Record batches; threads encode the images of one at a time."""
+    pa = importlib.import_module("pyarrow")
+
+    def encode_row(row: int, cell: Any) -> bytes | None:
+        with reading(row):
+            return encode(cell)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(table), batch_size):
+            rows = table[start : start + batch_size]
+            rows["id"] = range(start, start + len(next(iter(rows.values()))))
+            for column in columns:
+                rows[column] = list(pool.map(encode_row, rows["id"], rows[column]))
+                if store_dimensions:
+                    sizes = [_size(data) for data in rows[column]]
+                    rows[f"{column}_width"], rows[f"{column}_height"] = zip(*sizes, strict=True)
+            arrays = [pa.array(rows[field.name], field.type) for field in schema]
+            yield pa.record_batch(arrays, schema=schema)
+
+
+def _size(data: bytes | None) -> tuple[int | None, int | None]:
+    """Width and height, from the head of the file."""
+    if data is None:
+        return None, None
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size
 
 
 def _opened(source: Any, split: str | None) -> hf.Dataset:
@@ -131,14 +162,30 @@ def _opened(source: Any, split: str | None) -> hf.Dataset:
 
 
 def _image_columns(table: hf.Dataset, chosen: Sequence[str] | None) -> list[str]:
-    found = [name for name, feature in table.features.items() if isinstance(feature, hf.Image)]
-    wrong = sorted(set(chosen or ()) - set(found))
+    typed = [name for name, feature in table.features.items() if isinstance(feature, hf.Image)]
+    first = table.with_format(None)[:1] if chosen or not typed else {}
+    bytes_of_images = [name for name, cells in first.items() if _holds_image(cells)]
+    found = typed or bytes_of_images
+    wrong = sorted(set(chosen or ()) - {*typed, *bytes_of_images})
     if wrong or not found:
         raise ValueError(
-            f"`image_columns` {wrong or 'are missing'}: the columns of type Image are {found}, all "
-            f"columns {sorted(table.column_names)}."
+            f"`image_columns` {wrong or 'are missing'}: the columns that hold images are {found}, "
+            f"all columns {sorted(table.column_names)}."
         )
     return list(chosen) if chosen is not None else found
+
+
+def _holds_image(cells: Sequence[Any]) -> bool:
+    """Whether a column without a type holds encoded images, as Parquet files often do."""
+    data = cells[0] if cells else None
+    data = data.get("bytes") if isinstance(data, dict) else data
+    if not isinstance(data, bytes):
+        return False
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except UnidentifiedImageError:
+        return False
+    return True
 
 
 def encoded(
@@ -195,9 +242,7 @@ class LanceImageDataset(Dataset):
     ) -> None:
         super().__init__(transform, gpu_transform, on_error)
         self.path = Path(lance_path)
-        if not _side_file(self.path).is_file():
-            raise FileNotFoundError(f"{_side_file(self.path)} is missing; build the dataset first.")
-        facts = json.loads(_side_file(self.path).read_text())
+        facts = read_facts(side_file(self.path, "images"))
         if image_format not in ("pil", "tensor"):
             raise ValueError(f"`image_format` must be 'pil' or 'tensor', got {image_format!r}.")
         known = [name for name in facts["columns"] if name != "id"]
@@ -208,7 +253,7 @@ class LanceImageDataset(Dataset):
         self.columns = known if columns is None else list(columns)
         self.image_columns = [name for name in facts["image_columns"] if name in self.columns]
         self._num_rows = int(facts["num_rows"])
-        self._handles: dict[int, Any] = {}  # one for each process: they do not survive a fork
+        self._table = Table(self.path)
 
     @property
     def column_names(self) -> list[str]:
@@ -219,18 +264,9 @@ class LanceImageDataset(Dataset):
         """Number of samples."""
         return self._num_rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_handles": {}}
-
     @staticmethod
     def worker_init(worker_id: int) -> None:
         """Nothing is left to do in a worker; kept for loaders that pass it."""
-
-    def _table(self) -> Any:
-        process = os.getpid()
-        if process not in self._handles:
-            self._handles = {process: _lance().dataset(str(self.path))}
-        return self._handles[process]
 
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample; a ``(row, view)`` pair also sets ``view_idx``."""
@@ -254,10 +290,7 @@ class LanceImageDataset(Dataset):
         wrong = [row for row in rows if not -len(self) <= row < len(self)]
         if wrong:
             raise IndexError(f"Rows {wrong[:5]} are out of range for {len(self)} rows.")
-        unique = sorted({row % len(self) for row in rows})
-        stored = self._table().take(unique, columns=self.columns).to_pylist()
-        by_row = dict(zip(unique, stored, strict=True))
-        return [dict(by_row[row % len(self)]) for row in rows]
+        return self._table.take([row % len(self) for row in rows], self.columns)
 
     def _finish(self, sample: Sample, row: int, extra: Sample) -> Sample:
         for name in self.image_columns:

@@ -153,6 +153,19 @@ def shared_sizes(
     return [drawn[setting] for setting in settings]
 
 
+def check_paired(target_scales: Sequence[Range], target_aspect_ratios: Sequence[Range]) -> None:
+    """Refuse targets of which some have a scale and no aspect ratio, or the reverse.
+
+    Raises:
+        ValueError: If they are not equally many.
+    """
+    if len(target_scales) != len(target_aspect_ratios):
+        raise ValueError(
+            "`target_scales` and `target_aspect_ratios` must be equally many, got "
+            f"{len(target_scales)} and {len(target_aspect_ratios)}."
+        )
+
+
 def indices(mask: Tensor) -> Tensor:
     """Row-major places of the True entries, int64."""
     return mask.flatten().nonzero()[:, 0]
@@ -193,11 +206,7 @@ class ContextTargetsMultiBlockMask(SampleTransform):
         target_targets: str = "masks_target",
     ) -> None:
         super().__init__(source, target_context)
-        if len(target_scales) != len(target_aspect_ratios):
-            raise ValueError(
-                "`target_scales` and `target_aspect_ratios` must be equally many, got "
-                f"{len(target_scales)} and {len(target_aspect_ratios)}."
-            )
+        check_paired(target_scales, target_aspect_ratios)
         self.patch_size = check_patch_size(patch_size)
         self.scales = (context_scale, *target_scales)
         self.aspect_ratios = (context_aspect_ratio, *target_aspect_ratios)
