@@ -5,7 +5,7 @@ image. Contestants take turns, medians are printed. The floor is the time of rea
 byte and writing every output byte once, at the bandwidth that a large copy reaches here.
 
     python benchmarks/augment.py [--quick] [--only=simclr] [--batch=64] [--threads=N] [--workers=N]
-        [--cpu-time]
+        [--rounds=15] [--cpu-time]
 
 With ``--cpu-time`` the processor time of this process counts instead of the clock's, which other
 programs on the machine stretch; the loader workers, being other processes, are left out.
@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> None:
     size = int(given.get("batch", 256 if device.type == "cuda" else 16))
     options = {
         "workers": int(given.get("workers", 2)),
-        "rounds": 3 if quick else 7,
+        "rounds": int(given.get("rounds", 3 if quick else 15)),
     }
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (size, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)

@@ -17,6 +17,7 @@ from spt_augment import (
 )
 from spt_augment._random import drawing
 from spt_augment._resize import both_taps, crop_resize, crop_taps
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -118,6 +119,37 @@ def test_views_are_cut_from_the_one_batch():
     torch.testing.assert_close(torch.cat([view["image"] for view in views]), tiled["image"])
     boxes = torch.cat([view["GPURandomResizedCrop"]["box"] for view in views])
     assert torch.equal(boxes, tiled["GPURandomResizedCrop"]["box"])
+
+
+class Tensors(TorchDispatchMode):
+    """Notes the operations of torch and the shapes of what they make."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.made.append((str(func), out.untyped_storage().nbytes() // out.element_size(), out))
+        return out
+
+
+def test_views_are_cut_without_copies_of_the_batch():
+    x = images(8, h=60, w=60, dtype=torch.uint8)
+    with Tensors() as tensors:
+        run(StackedMultiView(GPUCompose([GPURandomResizedCrop(6)]), n_views=4), x)
+    assert max(size for _, size, _ in tensors.made) <= x.numel()
+
+
+def test_only_the_images_that_drew_it_are_blurred():
+    blur = GPUCompose([GPUGaussianBlur(5, p=0.3)])
+    with Tensors() as tensors:
+        out = run(blur, images(64))
+    drew = int(out["GPUGaussianBlur"]["batch_prob"].sum())
+    assert 5 < drew < 40
+    padded = [len(out) for name, _, out in tensors.made if "pad2d" in name]
+    assert padded == [drew] * 2  # across, and down
 
 
 def test_the_record_says_what_was_done():
