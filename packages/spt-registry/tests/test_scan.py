@@ -1,5 +1,6 @@
 """The scanner: what it looks at, what it reads, what it says."""
 
+import errno
 import os
 import shutil
 import threading
@@ -162,6 +163,21 @@ def test_a_sidecar_of_a_hundred_megabytes_is_refused_unread(registry, put, monke
     assert sizes == [(good / "sidecar.json").stat().st_size + 1]
     assert "it has 104857600 bytes, more than" in report.broken[str(huge)]
     assert ids(registry) == ["good"]
+
+
+@pytest.mark.parametrize(("times", "broken"), [(1, 0), (2, 1)])
+def test_a_file_that_nfs_calls_stale_is_opened_anew(registry, put, monkeypatch, times, broken):
+    put("a")
+    fstat, left = os.fstat, [OSError(errno.ESTALE, "Stale file handle")] * times
+
+    def stale(handle):
+        if left:
+            raise left.pop()
+        return fstat(handle)
+
+    monkeypatch.setattr(os, "fstat", stale)
+    assert registry.scan().skipped_invalid == broken
+    assert left == []
 
 
 def test_values_that_are_no_json_for_sqlite(registry, put):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -85,6 +86,15 @@ def read_text(path: str | Path) -> str:
         BrokenSidecarError: If it is too large or no UTF-8.
         OSError: If it cannot be read.
     """
+    try:
+        return _read_once(path)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return _read_once(path)  # it was replaced on NFS meanwhile; its name leads to the new one
+
+
+def _read_once(path: str | Path) -> str:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name shall not hang us
     try:
         size = os.fstat(handle).st_size
