@@ -31,6 +31,7 @@ SMALL = {
         "n_cls_prototypes": 16,
         **{k: v for k, v in PROTOTYPES.items() if k != "n_prototypes"},
     },
+    "iGPT": {"head_dim": 16, "head_depth": 1, "feature_layers": 1},
     "IJEPA": {"predictor_embed_dim": 48, "predictor_depth": 1},
     "MAE": TINY_DECODER,
     "MaskFeat": {},
@@ -59,6 +60,7 @@ FAMILIES = ["resnet10t", "vit_tiny_patch16_224", "convnext_atto"]
 TRANSFORMERS = ("BEiT", "Data2Vec", "DINOv2", "iBOT", "IJEPA", "MAE", "MaskFeat", "MSN", "SimMIM")
 ENCODERS = {
     "PIRL": FAMILIES[:1],
+    **dict.fromkeys(("iGPT", "NEPA"), FAMILIES[1:2]),
     **dict.fromkeys(TRANSFORMERS, FAMILIES[1:2]),
 }  # others take every one
 SETTINGS = {

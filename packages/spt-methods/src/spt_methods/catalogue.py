@@ -46,6 +46,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("DINO", "dino", "multi-crop", ("DINOv1Loss",), "2104.14294", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
     Row("DINOv2", "dinov2", "multi-crop", ("DINOv2Loss",), "2304.07193", "test_multi_crop.py", (*EMA, "FrozenPrototypes")),
     Row("iBOT", "ibot", "multi-crop", ("DINOv1Loss", "iBOTPatchLoss"), "2111.07832", "test_masked.py", (*EMA, "FrozenPrototypes")),
+    Row("iGPT", "igpt", "one image", ("AIMLoss",), "2401.08541", "test_autoregressive.py"),
     Row("IJEPA", "ijepa", "one image", ("IJEPALoss",), "2301.08243", "test_masked.py", EMA),
     Row("LeJEPA", "lejepa", "multi-crop", ("LeJEPALoss",), "2511.08544", "test_multi_crop.py"),
     Row("MAE", "mae", "one image", ("MAELoss",), "2111.06377", "test_masked.py"),

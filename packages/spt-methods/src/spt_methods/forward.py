@@ -8,6 +8,7 @@ from spt_methods.methods.data2vec import data2vec as data2vec
 from spt_methods.methods.dino import dino as dino
 from spt_methods.methods.dinov2 import dinov2 as dinov2
 from spt_methods.methods.ibot import ibot as ibot
+from spt_methods.methods.igpt import igpt as igpt
 from spt_methods.methods.ijepa import ijepa as ijepa
 from spt_methods.methods.lejepa import lejepa as lejepa
 from spt_methods.methods.mae import mae as mae

@@ -10,6 +10,7 @@ from spt_methods.methods.data2vec import Data2Vec as Data2Vec
 from spt_methods.methods.dino import DINO as DINO
 from spt_methods.methods.dinov2 import DINOv2 as DINOv2
 from spt_methods.methods.ibot import iBOT as iBOT
+from spt_methods.methods.igpt import iGPT as iGPT
 from spt_methods.methods.ijepa import IJEPA as IJEPA
 from spt_methods.methods.lejepa import LeJEPA as LeJEPA
 from spt_methods.methods.mae import MAE as MAE

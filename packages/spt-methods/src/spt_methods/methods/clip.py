@@ -78,8 +78,8 @@ class CLIP(Method):
         ValueError: If the tokenizer has more tokens, or longer rows, than the text encoder.
 
     Note:
-        The optimisation is the paper's table 19 and section 2.5 (training code is not public); its
-        2000 steps of warm-up are less than an epoch of its 32, and are one here. The scale's cap keeps
+        The optimisation is that of the paper's section 2.5 and appendix (training code is not public);
+        its 2000 steps of warm-up are less than an epoch of its 32, and are one here. The scale's cap keeps
         its gradient alive (:class:`spt_losses.LogitScale`) instead of writing to the parameter. MLPs
         have the exact GELU; the released weights have a sigmoid's approximation.
     """

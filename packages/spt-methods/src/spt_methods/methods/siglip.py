@@ -78,9 +78,8 @@ class SigLIP(Method):
 
     Note:
         As in the official code only the text is projected, to the image's width. The official runs
-        count examples, not epochs: the recipe's lengths stand for 40 passes over 1 billion pairs with
-        a warm-up over a fortieth. Their optimizer is Adam with decoupled decay, on all weights; ours
-        spares biases, norms and the scale.
+        count examples, not epochs, and differ in length: 40 epochs with one of warm-up stand for them.
+        Their optimizer decays all weights; ours spares biases, norms and the scale.
     """
 
     paper = Recipe(
