@@ -11,7 +11,7 @@ import spt_losses
 import spt_methods
 import torch
 from spt_methods import forward, methods
-from spt_methods.backbones import RandomProjectionTokenizer
+from spt_methods.backbones import RandomProjectionTokenizer, ViTTokens
 from spt_methods.catalogue import CATALOGUE, table
 from spt_methods.methods._method import Method
 from torch import nn
@@ -24,7 +24,13 @@ ROWS = {row.method: row for row in CATALOGUE}
 PROTOTYPES = {"n_prototypes": 16, "projector_hidden_dim": 16, "projector_bottleneck_dim": 8,
               "drop_path_rate": 0.0}  # fmt: skip
 TINY_DECODER = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
+TEACHER = ViTTokens(
+    "vit_tiny_patch16_224", img_size=64, depth=1, class_token=False, global_pool="avg"
+)
+VIDEO = {"num_frames": 4, "predictor_embed_dim": 48, "predictor_depth": 1}
 SMALL = {
+    "SALT": {"teacher": TEACHER, "predictor_embed_dim": 48, "predictor_depth": 1},
+    "VJEPA": VIDEO,
     "BEiT": {"tokenizer": RandomProjectionTokenizer(8), "drop_path_rate": 0.0},
     "Data2Vec": {"top_k_blocks": 1, "drop_path_rate": 0.0},
     "iBOT": {
@@ -61,6 +67,7 @@ TRANSFORMERS = ("BEiT", "Data2Vec", "DINOv2", "iBOT", "IJEPA", "MAE", "MaskFeat"
 ENCODERS = {
     "PIRL": FAMILIES[:1],
     **dict.fromkeys(("iGPT", "NEPA"), FAMILIES[1:2]),
+    **dict.fromkeys(("SALT", "VJEPA"), FAMILIES[1:2]),
     **dict.fromkeys(TRANSFORMERS, FAMILIES[1:2]),
 }  # others take every one
 SETTINGS = {
@@ -97,6 +104,9 @@ def rows_of(name, n=8):
             )  # fmt: skip
         elif ROWS[name].views == "one image":
             rows.append({"image": large[0, i], "label": i % 2, "sample_idx": i})
+        elif ROWS[name].views == "one video":
+            video = torch.stack([large[0, i], large[1, i]]).repeat_interleave(2, 0)
+            rows.append({"video": video, "label": i % 2})
         elif ROWS[name].views == "image and text":
             texts = ["a dog", "two cats"]
             rows.append({"image": large[0, i], "label": i % 2, "text": texts[i % 2]})
@@ -171,6 +181,8 @@ def test_there_is_an_embedding_in_every_stage(name, stage):
     batch = batch_of(name, 4)
     if stage != "fit":
         batch = {"image": torch.rand(4, 3, 64, 64), "label": torch.arange(4)}
+        if ROWS[name].views == "one video":
+            batch = {"video": torch.rand(4, 4, 3, 64, 64), "label": torch.arange(4)}
     state = module(batch, stage)
     assert len(state["embedding"]) == len(state["label"])
     assert len(state["embedding"]) in ((4, 8) if stage == "fit" else (4,))
@@ -238,6 +250,8 @@ def test_the_encoder_exports(name):
     module = build(name).eval()
     encoder = getattr(module.backbone, "student", module.backbone)
     images = torch.rand(2, 3, 64, 64)
+    if ROWS[name].views == "one video":
+        images = torch.rand(2, 3, 4, 64, 64)
     program = torch.export.export(encoder, (images,))
     found, expected = (
         getattr(out, "embedding", out) for out in (program.module()(images), encoder(images))

@@ -56,6 +56,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("MSN", "msn", "multi-crop", ("MSNLoss",), "2204.07141", "test_masked.py", EMA),
     Row("NNCLR", "nnclr", "two views", ("NNCLRLoss",), "2104.14548", "test_two_views.py"),
     Row("PIRL", "pirl", "one image", ("PIRLLoss",), "1912.01991", "test_two_views.py"),
+    Row("SALT", "salt", "one image", ("VJEPALoss",), "2509.24317", "test_masked_latent.py"),
     Row("SigLIP", "siglip", "image and text", ("SigLIPLoss",), "2303.15343", "test_image_text.py"),
     Row("SimCLR", "simclr", "two views", ("NTXEntLoss",), "2002.05709", "test_methods.py"),
     Row("SimMIM", "simmim", "one image", ("SimMIMLoss",), "2111.09886", "test_masked.py"),
@@ -64,6 +65,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("TiCO", "tico", "two views", ("TiCoLoss",), "2206.10698", "test_two_views.py", EMA),
     Row("VICReg", "vicreg", "two views", ("VICRegLoss",), "2105.04906", "test_two_views.py"),
     Row("VICRegL", "vicregl", "two views", ("VICRegLLoss",), "2210.01571", "test_two_views.py"),
+    Row("VJEPA", "vjepa", "one video", ("VJEPALoss",), "2404.08471", "test_masked_latent.py", EMA),
     Row("WMSE", "wmse", "two views", ("WMSELoss",), "2007.06346", "test_two_views.py"),
 )
 # fmt: on

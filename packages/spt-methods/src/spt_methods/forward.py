@@ -18,6 +18,7 @@ from spt_methods.methods.mocov3 import mocov3 as mocov3
 from spt_methods.methods.msn import msn as msn
 from spt_methods.methods.nnclr import nnclr as nnclr
 from spt_methods.methods.pirl import pirl as pirl
+from spt_methods.methods.salt import salt as salt
 from spt_methods.methods.siglip import siglip as siglip
 from spt_methods.methods.simclr import simclr as simclr
 from spt_methods.methods.simmim import simmim as simmim
@@ -27,5 +28,6 @@ from spt_methods.methods.swav import swav as swav
 from spt_methods.methods.tico import tico as tico
 from spt_methods.methods.vicreg import vicreg as vicreg
 from spt_methods.methods.vicregl import vicregl as vicregl
+from spt_methods.methods.vjepa import vjepa as vjepa
 from spt_methods.methods.vq_tokenizer import vq_tokenizer as vq_tokenizer
 from spt_methods.methods.wmse import wmse as wmse

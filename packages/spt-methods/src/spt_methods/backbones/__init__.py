@@ -47,6 +47,7 @@ from spt_methods.backbones.tokenizers import RandomProjectionTokenizer as Random
 from spt_methods.backbones.torchvision import from_torchvision as from_torchvision
 from spt_methods.backbones.transformer import TransformerBlock as TransformerBlock
 from spt_methods.backbones.transformer import modulate as modulate
+from spt_methods.backbones.video_vit import VideoViT as VideoViT
 from spt_methods.backbones.vit_tokens import Tokens as Tokens
 from spt_methods.backbones.vit_tokens import ViTTokens as ViTTokens
 from spt_methods.backbones.wrappers import EMA as EMA

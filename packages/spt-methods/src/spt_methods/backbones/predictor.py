@@ -26,39 +26,52 @@ class BlockPredictor(nn.Module):
         depth: Blocks of the transformer.
         num_heads: Heads.
         mlp_ratio: Hidden width of the MLPs over ``hidden_dim``.
+        out_dim: Width of the predicted features; ``embed_dim`` if ``None``.
+        num_mask_tokens: Mask tokens to choose from, as V-JEPA has one for each kind of mask.
     """
 
     positions: Tensor
 
     def __init__(
-        self, embed_dim: int, positions: Tensor, depth: int, num_heads: int, mlp_ratio: float = 4.0
+        self,
+        embed_dim: int,
+        positions: Tensor,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        out_dim: int | None = None,
+        num_mask_tokens: int = 1,
     ) -> None:
         super().__init__()
         width = positions.shape[1]
         self.embed = nn.Linear(embed_dim, width)
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
+        token = torch.empty(num_mask_tokens, 1, width)
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02))
         self.register_buffer("positions", positions, persistent=False)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, num_heads, mlp_ratio) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.project = nn.Linear(width, embed_dim)
+        self.project = nn.Linear(width, out_dim or embed_dim)
         truncated_init(self)
 
-    def forward(self, context: Tensor, context_idx: Tensor, target_idx: Tensor) -> Tensor:
+    def forward(
+        self, context: Tensor, context_idx: Tensor, target_idx: Tensor, which: int = 0
+    ) -> Tensor:
         """Predict.
 
         Args:
             context: Features of the context, shape ``(B, n, embed_dim)``.
             context_idx: Their places, shape ``(B, n)``.
             target_idx: Places of each block, shape ``(T, B, m)``.
+            which: Which mask token stands there.
 
         Returns:
-            Shape ``(T * B, m, embed_dim)``, block by block.
+            Shape ``(T * B, m, out_dim)``, block by block.
         """
         number = len(target_idx)
         known = self.embed(context) + self.positions[context_idx]
-        asked = self.mask_token + self.positions[target_idx.flatten(0, 1)]
+        asked = self.mask_token[which] + self.positions[target_idx.flatten(0, 1)]
         x = torch.cat([known.repeat(number, 1, 1), asked], dim=1)
         for block in self.blocks:
             x = block(x)

@@ -9,4 +9,8 @@ from spt_methods.masking.patches import MaskingOutput as MaskingOutput
 from spt_methods.masking.patches import PatchMasking as PatchMasking
 from spt_methods.masking.patches import keep_tokens as keep_tokens
 from spt_methods.masking.seeded import SeededMasking as SeededMasking
+from spt_methods.masking.tubes import MultiBlockMasking as MultiBlockMasking
+from spt_methods.masking.tubes import RandomTubeMasking as RandomTubeMasking
+from spt_methods.masking.tubes import TubeMasking as TubeMasking
+from spt_methods.masking.tubes import TubeMaskOutput as TubeMaskOutput
 from spt_methods.masking.units import UnitMasking as UnitMasking

@@ -20,6 +20,7 @@ from spt_methods.methods.mocov3 import MoCov3 as MoCov3
 from spt_methods.methods.msn import MSN as MSN
 from spt_methods.methods.nnclr import NNCLR as NNCLR
 from spt_methods.methods.pirl import PIRL as PIRL
+from spt_methods.methods.salt import SALT as SALT
 from spt_methods.methods.siglip import SigLIP as SigLIP
 from spt_methods.methods.simclr import SimCLR as SimCLR
 from spt_methods.methods.simmim import SimMIM as SimMIM
@@ -28,5 +29,6 @@ from spt_methods.methods.swav import SwAV as SwAV
 from spt_methods.methods.tico import TiCO as TiCO
 from spt_methods.methods.vicreg import VICReg as VICReg
 from spt_methods.methods.vicregl import VICRegL as VICRegL
+from spt_methods.methods.vjepa import VJEPA as VJEPA
 from spt_methods.methods.vq_tokenizer import VQTokenizer as VQTokenizer
 from spt_methods.methods.wmse import WMSE as WMSE
