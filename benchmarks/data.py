@@ -157,7 +157,7 @@ def main() -> None:
     quick = "--quick" in sys.argv
     logging.disable(logging.WARNING)
     hf.disable_progress_bars()
-    loaders(96 if quick else 384, 1 if quick else 3)
+    loaders(96 if quick else 384, 1 if quick else 9)
     batched_reads(3 if quick else 15)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -45,14 +45,19 @@ def row_and_view(index: Any) -> tuple[int, Sample]:
 
 
 @contextmanager
-def reading(row: Any) -> Iterator[None]:
-    """Inside, bytes that cannot be decoded become a ``CorruptSampleError`` that names the row."""
+def reading(row: Any, keys: Iterable[str] = ()) -> Iterator[None]:
+    """Inside, bytes that cannot be decoded become an error that names the row and its keys.
+
+    Raises:
+        CorruptSampleError: Instead of what Pillow raises.
+    """
     try:
         yield
     except Exception as error:
         if not is_decoding_error(error):
             raise
-        raise CorruptSampleError(f"Sample {row} cannot be decoded: {error}") from error
+        held = f" (it holds {', '.join(map(repr, keys))})" if keys else ""
+        raise CorruptSampleError(f"Sample {row} cannot be decoded: {error}{held}") from error
 
 
 class DatasetMixin:
@@ -256,7 +261,7 @@ class _Stream(Iterator[Sample]):
         while True:
             row = self._next_row()
             try:
-                with reading(row.get("sample_idx", f"{self.taken - 1} of the stream")):
+                with reading(row.get("sample_idx", f"{self.taken - 1} of the stream"), row):
                     sample = self.dataset.decode(row)
                 return self.dataset.process_sample(sample)
             except CorruptSampleError as error:
@@ -318,7 +323,7 @@ class FromTorchDataset(Dataset):
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample; a ``(row, view)`` pair also sets ``view_idx``."""
         index, extra = row_and_view(index)
-        with reading(index):
+        with reading(index, self.names):
             fields = self.dataset[index]
         if not isinstance(fields, (tuple, list)) or len(fields) != len(self.names):
             count = len(fields) if isinstance(fields, (tuple, list)) else type(fields).__name__

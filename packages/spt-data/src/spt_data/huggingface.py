@@ -189,7 +189,7 @@ class HFMapDataset(Dataset):
         """
         place, extra = row_and_view(index)
         row = self._row(place)
-        with reading(row):
+        with reading(row, self.dataset.column_names):
             sample = self.dataset[row]
         return self._finish({**sample, **extra}, row)
 

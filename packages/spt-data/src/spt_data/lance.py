@@ -295,7 +295,7 @@ class LanceImageDataset(Dataset):
     def _finish(self, sample: Sample, row: int, extra: Sample) -> Sample:
         for name in self.image_columns:
             if sample[name] is not None:
-                with reading(row):
+                with reading(row, [name]):
                     sample[name] = self._decoded(sample[name])
         return self.process_sample({**sample, "sample_idx": row}, **extra)
 

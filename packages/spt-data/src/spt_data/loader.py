@@ -62,11 +62,11 @@ class Loader(StatefulDataLoader):
         self._begun, self._resumes = True, False
         self._before = None
         self._tell()
-        return self._given(super().__iter__())
+        skipped = getattr(self.dataset, "n_skipped", 0)  # workers start below, and skip at once
+        return self._given(super().__iter__(), skipped)
 
-    def _given(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _given(self, batches: Iterator[Any], skipped: int) -> Iterator[Any]:
         """The batches; beside a Trainer, the state before each stays known until the next one."""
-        skipped = getattr(self.dataset, "n_skipped", 0)
         while True:
             before = None if self._trainer is None else super().state_dict()
             try:
