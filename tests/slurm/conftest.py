@@ -135,14 +135,7 @@ class Slurm:
                     subprocess.run(update, env=self.environ, capture_output=True, timeout=60)
             return all(state in FINAL for state in states.values())
 
-        def ended_for_good() -> bool:
-            """A job that requeues itself is FAILED for a moment, between its two lives."""
-            if not ended():
-                return False
-            time.sleep(4)
-            return ended()
-
-        self.wait_for(ended_for_good, f"the end of {jobs}", timeout_s)
+        self.wait_for(ended, f"the end of {jobs}", timeout_s)
 
     def wait_for(self, condition, what: str, timeout_s: float = 60) -> None:
         """Wait for a condition.

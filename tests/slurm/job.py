@@ -1,12 +1,13 @@
 """The program of a SLURM job in these tests: a small training under the Manager.
 
-Usage: python job.py OUT [--pause-at BATCH] [--die-first]
+Usage: python job.py OUT [--pause-at BATCH [--pause-task TASK]] [--die-first]
 
 On its first start it can wait for a signal in the middle of an epoch, or never come to train.
 """
 
 import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--pause-at", type=int, default=-1)
+    parser.add_argument("--pause-task", default=TASK)
     parser.add_argument("--die-first", action="store_true")
     return parser.parse_args()
 
@@ -32,6 +34,8 @@ if __name__ == "__main__":
     args = arguments()
     if args.die_first and FIRST:
         wait_for_ever(args.out / f"dead-{TASK}")
+    # a warning while torch is imported waits for the Manager, as it does under `spt`
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
 
 import lightning as pl  # noqa: E402
 import torch  # noqa: E402
@@ -77,12 +81,17 @@ class Pause(pl.Callback):
 
 def main(args):
     torch.set_num_threads(1)
-    set_config(cache_dir=str(args.out / "cache"), requeue_checkpoint_every_n_steps=2)
+    set_config(
+        cache_dir=str(args.out / "cache"),
+        requeue_checkpoint_every_n_steps=2,
+        default_callbacks={"env_dump": False},
+    )
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=3, log_every_n_steps=1, enable_model_summary=False
     )
     run = Manager(trainer=trainer, module=Model, data=Data(), seed=3)
-    trainer.callbacks.append(Pause(run._stops, args.pause_at, args.out / f"reached-{TASK}"))
+    if args.pause_task == TASK:
+        trainer.callbacks.append(Pause(run._stops, args.pause_at, args.out / f"reached-{TASK}"))
     run()
     torch.save(run.module.state_dict(), args.out / f"weights-{TASK}.pt")
 

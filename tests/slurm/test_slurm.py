@@ -47,6 +47,10 @@ class Job:
         self.slurm.wait_for_end(self.id)
         return self.slurm.state(self.id)
 
+    def waits_for_its_next_start(self):
+        shown = self.slurm.run("scontrol", "-o", "show", "job", self.id)
+        return "JobState=PENDING" in shown and "Restarts=0" not in shown
+
     def log(self):
         return "\n".join(path.read_text() for path in self.folder.glob("out-*.log"))
 
@@ -86,15 +90,28 @@ def test_requeued_in_the_middle_of_an_epoch(slurm, tmp_path, whole):
     assert [attempt["status"] for attempt in run["attempts"]] == ["preempted", "completed"]
 
 
+def test_warned_before_the_time_limit_it_requeues_itself(slurm, tmp_path, whole):
+    """With so short a limit the warning may come at any time, while torch is imported too."""
+    limit = ["--time=1", "--signal=B:USR1@55"]
+    job = Job(slurm, tmp_path, sbatch=limit, arguments=["--pause-at", 5])
+    slurm.wait_for(lambda: job.waits_for_its_next_start() or job.has_ended(), "a requeue", 150)
+    assert not job.has_ended(), f"{slurm.state(job.id)}: {job.log()}"
+    slurm.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
+    job.assert_as_if_nothing_had_happened(whole)
+    assert "SLURM was asked to start this job again" in job.log()
+    (run,) = job.runs().values()
+    assert [attempt["status"] for attempt in run["attempts"]] == ["preempted", "completed"]
+
+
 def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
-    job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=["--pause-at", 7])
-    for task in range(4):
-        job.wait_for_file(f"reached-{task}")
-        slurm.run("scancel", "--signal=USR1", "--full", f"{job.id}_{task}")
+    one = ["--pause-at", 7, "--pause-task", 2]
+    job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=one)
+    job.wait_for_file("reached-2")
+    slurm.run("scancel", "--signal=USR1", "--full", f"{job.id}_2")
     for task in range(4):
         job.assert_as_if_nothing_had_happened(whole, str(task))
     assert all(f"sweep:{job.id}" in run["tags"] for run in job.runs().values())
-    assert len(job.runs()) == 4
+    assert sorted(len(run["attempts"]) for run in job.runs().values()) == [1, 1, 1, 2]
 
 
 def test_cancelled_it_saves_and_stays_away(slurm, tmp_path):
@@ -131,6 +148,7 @@ def test_a_sweep_from_yaml_is_an_array_of_jobs(slurm, tmp_path):
     """`spt CONFIG -m` with submitit's launcher, as in the example."""
     root = PROGRAM.parents[2]
     brief = ["dataset=sample", "batch_size=16", "+trainer.accelerator=cpu"]
+    brief += ["module.backbone.model_name=resnet10t"]
     brief += ["trainer.max_epochs=1", "+trainer.limit_train_batches=2"]
     brief += ["+trainer.limit_val_batches=1", "+trainer.log_every_n_steps=1"]
     launcher = {"gpus_per_node": "null", "cpus_per_task": 1, "mem_gb": 1, "timeout_min": 10}

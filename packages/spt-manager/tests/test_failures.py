@@ -59,6 +59,18 @@ def interrupt(trainer):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def run_program(program, *arguments):
+    """Run it in a process and a process group of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=120,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_stops_with_a_checkpoint_and_handlers_are_put_back(cache, number):
     before = [signal.getsignal(each) for each in SIGNALS]
@@ -71,9 +83,27 @@ def test_a_signal_stops_with_a_checkpoint_and_handlers_are_put_back(cache, numbe
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
+def test_a_warning_that_was_held_back_until_the_manager_came_is_heeded(cache):
+    """As `spt` holds signals back while torch is imported."""
+    program = (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "import test_failures as t\n"
+        "from spt_manager import set as set_config\n"
+        f"set_config(cache_dir={str(cache)!r}, **t.parts.QUIET)\n"
+        "t.parts.start('plain', run_id='mine', num_sanity_val_steps=0)()\n"
+    )
+    assert run_program(program).returncode == 75
+    (state,) = [json.loads(path.read_text()) for path in cache.rglob("sidecar.json")]
+    last = Path(state["run_dir"]) / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    assert state["status"] == "preempted"
+
+
 def test_the_first_ctrl_c_saves_and_the_run_goes_on_exactly(cache):
     first = parts.start("plain", At(5, interrupt), run_id="mine")
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Stopped, match="interrupted") as stopped:
         first()
     assert stopped.value.code == 130
     assert sidecar(first)["status"] == "interrupted"
@@ -93,7 +123,7 @@ def test_the_second_ctrl_c_ends_at_once(cache):
 
     run = parts.start("plain", At(2, twice))
     began = time.monotonic()
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises((KeyboardInterrupt, SystemExit), match="^1?$"):
         run()
     assert time.monotonic() - began < 5
     assert sidecar(run)["status"] == "interrupted"
@@ -164,14 +194,7 @@ def test_a_signal_to_the_whole_process_group_leaves_the_workers(cache):
         "t.parts.start('workers', t.At(5, signal_all), run_id=sys.argv[1])()\n"
     )
     for name, code in (("SIGTERM", 75), ("SIGINT", 130)):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, name],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-            capture_output=True,
-            text=True,
-            start_new_session=True,
-            timeout=120,
-        )
+        done = run_program(program, name)
         assert done.returncode == code, done.stderr[-3000:]
         again = parts.start("workers", run_id=name)
         again()

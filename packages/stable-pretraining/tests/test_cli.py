@@ -1,5 +1,14 @@
 """The `spt` command."""
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from stable_pretraining import __version__
@@ -92,3 +101,33 @@ def test_a_mistake_in_a_configuration_is_told_without_a_traceback(
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+BORING = """
+trainer: {_target_: lightning.Trainer, accelerator: cpu, max_epochs: 1, num_sanity_val_steps: 0}
+module: {_target_: lightning.pytorch.demos.boring_classes.BoringModel}
+data: {_target_: lightning.pytorch.demos.boring_classes.BoringDataModule}
+"""
+
+
+def holds(pid, number):
+    blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(blocked, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's signal mask")
+def test_a_warning_while_torch_is_imported_stops_the_run_after_its_first_batch(tmp_path):
+    (tmp_path / "config.yaml").write_text(BORING)
+    command = [str(Path(sys.executable).with_name("spt")), "config.yaml"]
+    environ = {**os.environ, "SPT_CACHE_DIR": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE) as started:
+        while started.poll() is None and not holds(started.pid, signal.SIGUSR1):
+            time.sleep(0.01)
+        os.kill(started.pid, signal.SIGUSR1)
+        _, said = started.communicate(timeout=120)
+    assert started.returncode == 75, said.decode()[-3000:]
+    (sidecar,) = (tmp_path / "cache").rglob("sidecar.json")
+    state = json.loads(sidecar.read_text())
+    assert state["status"] == "preempted"
+    assert (sidecar.parent / "checkpoints" / "last.ckpt").exists()

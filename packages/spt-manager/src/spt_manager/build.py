@@ -9,6 +9,8 @@ from typing import Any
 import lightning as pl
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from spt_manager.fsdp2 import make_fsdp2_strategy
+
 Kinds = type | tuple[type, ...]
 
 
@@ -61,21 +63,31 @@ def build(name: str, value: Any, kinds: Kinds, **given: Any) -> Any:
 def build_trainer(value: Any) -> tuple[pl.Trainer, list[Any]]:
     """The trainer, and the entries of its callbacks that wait for the module.
 
-    An entry with ``_partial_: true`` is a function of the module.
+    In a configuration, an entry with ``_partial_: true`` is a function of the module, and the
+    strategy ``fsdp2`` is that of :func:`make_fsdp2_strategy`.
 
     Raises:
         BuildError: If a ``_target_`` fails, with its path in the configuration.
         TypeError: If something else was made.
     """
-    if not isinstance(value, Mapping) or not value.get("callbacks"):
+    if not isinstance(value, Mapping):
         return build("trainer", value, pl.Trainer), []
     node = as_node("trainer", value)
-    entries = [make(entry) if isinstance(entry, DictConfig) else entry for entry in node.callbacks]
-    with open_dict(node):
-        del node["callbacks"]
+    given: dict[str, Any] = {}
+    entries = [
+        make(entry) if isinstance(entry, DictConfig) else entry
+        for entry in node.get("callbacks") or []
+    ]
     ready = [entry for entry in entries if isinstance(entry, pl.Callback)]
+    if entries:
+        given["callbacks"] = ready
+    if node.get("strategy") == "fsdp2":  # Lightning's own registry of names stays as it is
+        given["strategy"] = make_fsdp2_strategy()
+    with open_dict(node):
+        for name in given:
+            node.pop(name)
     waiting = [entry for entry in entries if not isinstance(entry, pl.Callback)]
-    return build("trainer", node, pl.Trainer, callbacks=ready), waiting
+    return build("trainer", node, pl.Trainer, **given), waiting
 
 
 def callbacks_of_module(waiting: list[Any], module: pl.LightningModule) -> list[pl.Callback]:

@@ -41,10 +41,7 @@ def check_config(
         FileNotFoundError: If there is no such file.
         ConfigError: If a part is missing.
     """
-    composed = compose_file(existing(config), overrides)
-    if allow is not None:
-        require_allowed(composed, allow)
-    parts = manager_of(composed)._given
+    parts = _parts(config, overrides, allow)
     trainer, waiting = build_trainer(parts["trainer"])
     with torch.device("meta" if meta else "cpu"):
         module = build("module", parts["module"], pl.LightningModule)
@@ -54,6 +51,33 @@ def check_config(
     found = [("module", f"{type(module).__name__}, {_size(module)}"), *sizes]
     found += [("data", type(data).__name__), ("trainer", f"{len(callbacks)} callbacks")]
     return found if meta else found + _one_batch(module, data, callbacks)
+
+
+def build_data(
+    config: str | Path, overrides: Sequence[str] = (), *, allow: Sequence[str] | None = None
+) -> pl.LightningDataModule:
+    """Build the data of a configuration, and nothing else.
+
+    Args:
+        config: A YAML file.
+        overrides: Hydra overrides, ``key=value``.
+        allow: Packages whose names the configuration may use; ``None`` for any.
+
+    Raises:
+        BuildError: If a ``_target_`` fails, with its path in the configuration.
+        FileNotFoundError: If there is no such file.
+        ConfigError: If a part is missing.
+    """
+    return build("data", _parts(config, overrides, allow)["data"], pl.LightningDataModule)
+
+
+def _parts(
+    config: str | Path, overrides: Sequence[str], allow: Sequence[str] | None
+) -> dict[str, Any]:
+    composed = compose_file(existing(config), overrides)
+    if allow is not None:
+        require_allowed(composed, allow)
+    return manager_of(composed)._given
 
 
 def _one_batch(

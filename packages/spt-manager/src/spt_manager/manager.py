@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from spt_manager.config import Settings, get_config
 from spt_manager.connect import connect_run_dir, exclude_bias_norm, is_unasked, make_exact
 from spt_manager.defaults import add_teacher_update, callbacks_of, insert_before_savers
 from spt_manager.place import shared_place, slot_in_job
-from spt_manager.preemption import Stopped, StopRequests
+from spt_manager.preemption import Stopped, StopRequests, let_through
 from spt_manager.record import snapshot
 from spt_manager.resume.rows import keep_rows
 from spt_manager.status import RunStatus, leave_failed
 from spt_manager.trackers import Trackers
+from spt_manager.trackers.connect import upload_checkpoint
 
 
 class Manager:
@@ -97,6 +98,18 @@ class Manager:
         """The run's id."""
         return self._identity.run_id if self._place is None else self._place.run_id
 
+    @property
+    def instantiated_module(self) -> pl.LightningModule:
+        """The module; built at the first access or by the run, and one object from then on."""
+        self._build()
+        return self.module
+
+    @property
+    def instantiated_data(self) -> Any:
+        """The data; built at the first access or by the run, and one object from then on."""
+        self._build()
+        return self.data
+
     def __call__(self) -> None:
         """Train, from the beginning or from where the run stopped.
 
@@ -117,15 +130,22 @@ class Manager:
         """Run ``trainer.predict``."""
         return self._run("predict")
 
-    def save_checkpoint(self, path: str | Path | None = None) -> Path:
+    def save_checkpoint(
+        self, path: str | Path | None = None, upload_wandb: bool = False, verbose: bool = True
+    ) -> Path:
         """Save the state of the trainer.
 
         Args:
             path: Where; ``checkpoints/checkpoint.ckpt`` in the run directory by default.
+            upload_wandb: Log it to W&B too, as the artifact ``requeue_checkpoint``.
+            verbose: Say where it is.
 
         Raises:
-            ValueError: If there is neither a path nor a run directory.
+            RuntimeError: If the Manager was not called yet.
+            ValueError: If there is neither a path nor a run directory, or no W&B logger.
         """
+        if self._runs == 0:
+            raise RuntimeError("There is nothing to save yet: call the Manager first.")
         if path is None:
             if self.run_dir is None:
                 raise ValueError("Give `path`: without a cache directory there is no default.")
@@ -136,18 +156,26 @@ class Manager:
             io.wait()
             if io.error is not None:
                 raise io.error
+        if verbose and self.trainer.is_global_zero:
+            logger.info(f"The checkpoint {path} is saved.")
+        if upload_wandb:
+            upload_checkpoint(self.trainer, Path(path))
         return Path(path)
 
     def _run(self, what: str) -> Any:
         """Build the parts once, take the directory, connect them, and call the trainer."""
         settings = get_config()
-        with self._stops.watch() if settings.cache_dir is not None else nullcontext():
+        with self._stops.watch() if settings.cache_dir is not None else let_through():
             self._build_trainer()
             with self._placed(settings):
                 self._build_rest(settings)
                 ckpt_path = self._starting_point(what)
                 self._runs += what == "fit"
                 return self._call(what, ckpt_path)
+
+    def _build(self) -> None:
+        self._build_trainer()
+        self._build_rest(get_config())
 
     def _build_trainer(self) -> None:
         if self._built:

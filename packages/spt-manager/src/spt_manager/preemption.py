@@ -64,7 +64,8 @@ class StopRequests:
             signal.signal(each, self._preempted)
         signal.signal(signal.SIGINT, self._interrupted)
         try:
-            yield self
+            with let_through():
+                yield self
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
@@ -86,6 +87,20 @@ class StopRequests:
         own = 0 if self.reason is None else REASONS.index(self.reason) + 1
         found = ranks.largest(own)
         return REASONS[found - 1] if found else None
+
+
+@contextmanager
+def let_through() -> Iterator[None]:
+    """Deliver the signals that the program holds back by its signal mask.
+
+    A program that blocks them before it imports torch loses no warning that comes meanwhile: it
+    waits in the kernel, and is delivered here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class OurSignals(_SignalConnector):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,6 +46,8 @@ def main() -> None:
     spt config.yaml [key=value]   train from a YAML configuration
     spt config.yaml -m [sweep]    the same, as a Hydra multirun
     spt config check config.yaml  build it and show the shapes, before it costs anything
+    spt views config.yaml         draw the augmented views that training will see
+    spt plot RUN...               draw loss, probes and ranks of runs, side by side
     spt registry ls               the table of runs
     spt methods                   the table of methods
     """
@@ -55,6 +59,9 @@ _ALLOW = click.option(
     metavar="PACKAGE,...",
     help="Refuse a configuration that names anything of another package.",
 )
+
+
+_PICTURE = click.Path(dir_okay=False, path_type=Path)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -76,7 +83,7 @@ def run(config: Path, overrides: tuple[str, ...], multirun: bool, allow: list[st
       spt config.yaml -m module.optim.optimizer.lr=0.1,0.3
       spt run --allow torch,timm,lightning,stable_pretraining config.yaml
     """
-    with _told(config):
+    with nullcontext() if multirun else _signals_held(), _told(config):
         load("spt_manager.launch").run_config(
             config, list(overrides), multirun=multirun, allow=allow
         )
@@ -121,6 +128,76 @@ def methods() -> None:
     click.echo(load("spt_methods.catalogue").table())
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@click.option("--out", type=_PICTURE, default="views.png", show_default=True)
+@click.option("--rows", type=click.IntRange(min=1), default=6, show_default=True, help="Images.")
+@_ALLOW
+def views(
+    config: Path, overrides: tuple[str, ...], out: Path, rows: int, allow: list[str] | None
+) -> None:
+    """Draw the views of the first training batch of CONFIG, after all transforms.
+
+    \b
+    Examples:
+      spt views config.yaml
+      spt views config.yaml --out views.svg --rows 3 batch_size=8
+    """
+    pictures = load("stable_pretraining.pictures")
+    with _told(config):
+        data = load("spt_manager.check").build_data(config, list(overrides), allow=allow)
+    _drawn(lambda: pictures.draw_views(pictures.training_batch(data), out, rows=rows))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SPT_CACHE_DIR",
+    help="Root of the runs.",
+)
+@click.option("-m", "--metric", "metrics", multiple=True, help="A name or a pattern; several.")
+@click.option("--out", type=_PICTURE, default="runs.png", show_default=True)
+def plot(
+    runs: tuple[str, ...], cache_dir: Path | None, metrics: tuple[str, ...], out: Path
+) -> None:
+    """Draw metrics of RUNS over their steps: losses, eval/*, RankMe and LiDAR, or those named.
+
+    A run is the beginning of its id, or its directory.
+
+    \b
+    Examples:
+      spt plot a3f1 77c0
+      spt plot a3f1 -m "eval/*" --out curves.html
+      spt plot ~/runs/runs/20260301/120000/a3f1...
+    """
+    pictures = load("stable_pretraining.pictures")
+    histories = dict(_history(run, cache_dir) for run in runs)
+    chosen = {"metrics": metrics} if metrics else {}
+    _drawn(lambda: pictures.plot_runs(histories, out, **chosen))
+
+
+def _history(run: str, cache_dir: Path | None) -> tuple[str, Any]:
+    """Name and logged metrics of a run that is given by its id or its directory."""
+    try:
+        if (Path(run) / "metrics.csv").is_file():
+            folder = Path(run).resolve()
+            return folder.name, load("spt_registry.index.history").read_history(folder)
+        record = load("stable_pretraining").open_registry(cache_dir=cache_dir)[run]
+        return record.run_id, load("spt_registry.index.history").read_history(record.run_dir)
+    except (KeyError, ValueError, OSError) as error:
+        raise click.ClickException(str(error.args[-1])) from error
+
+
+def _drawn(draw: Callable[[], Path]) -> None:
+    try:
+        click.echo(draw())
+    except (ValueError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
@@ -136,6 +213,19 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(main, {}, "spt", "_SPT_COMPLETE").source())
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let a scheduler's signals wait until the Manager watches for them; importing torch takes long."""
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(signals, 0):
+            pass  # the run has ended: there is nothing left to stop
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -99,6 +99,20 @@ class Trackers(pl.Callback):
             tracker.end(entry, failed)
 
 
+def upload_checkpoint(trainer: pl.Trainer, path: Path) -> None:
+    """Send a checkpoint to W&B; offline, ``wandb sync`` sends it later.
+
+    Raises:
+        ValueError: If the trainer has no ``WandbLogger``.
+    """
+    tracker = WandbTracker()
+    loggers = [entry for entry in trainer.loggers if tracker.owns(entry)]
+    if not loggers:
+        raise ValueError("`upload_wandb` needs a WandbLogger among the trainer's loggers.")
+    if trainer.is_global_zero:
+        tracker.upload(loggers[0], path)
+
+
 def read_identity(path: Path) -> Identity | None:
     """An identity on disk; ``None``, with a warning, if it is not readable."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,15 @@ class WandbTracker(Tracker):
         if logger._experiment is not None and hasattr(logger._experiment, "finish"):
             logger._experiment.finish(exit_code=int(failed))
             logger._experiment = None
+
+    def upload(self, logger: Any, path: Path) -> None:
+        """Log a checkpoint as the artifact ``requeue_checkpoint``, which W&B keeps for 30 days."""
+        import wandb
+
+        artifact = wandb.Artifact("requeue_checkpoint", type="model")
+        artifact.ttl = timedelta(days=30)
+        (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
+        between_runs = logger._experiment is None
+        logger.experiment.log_artifact(artifact)
+        if between_runs:
+            self.end(logger, failed=False)
