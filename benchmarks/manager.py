@@ -3,7 +3,7 @@
 All in turns; medians are printed. The bare run has Lightning's CSVLogger, the Manager all its
 defaults.
 
-    python benchmarks/manager.py [--quick]
+    python benchmarks/manager.py [--quick] [step] [checkpoint] [start]
 """
 
 from __future__ import annotations
@@ -159,6 +159,9 @@ def first_step(name: str, folder: str) -> None:
     (bare if name == "bare" else managed)(folder)
 
 
+PIECES = {"step": per_step, "checkpoint": per_checkpoint, "start": per_start}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     started = [a.partition("=")[2] for a in sys.argv if a.startswith("--start=")]
@@ -166,9 +169,9 @@ def main() -> None:
         first_step(started[0], sys.argv[-1])
     logger.remove()
     print("| cost | bare Lightning | Manager | |\n|---|---|---|---|")
-    per_step()
-    per_checkpoint()
-    per_start()
+    asked = [name for name in PIECES if name in sys.argv]
+    for name in asked or PIECES:
+        PIECES[name]()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from spt_manager import Stopped
 from spt_manager import set as set_config
 
 DDP = {"strategy": "ddp", "devices": 2}
+BATCHES = parts.BATCHES // 2 * parts.EPOCHS
+STOPS = [(batch % 2, "train", batch) for batch in range(BATCHES)] + [(1, "validation", 1)]
 
 
 class SignalRank(parts.SignalAt):
@@ -48,21 +50,16 @@ class FailOn(pl.Callback):
 
 
 def resume(kinds):
-    """Stop at chosen batches by a signal to either rank, go on, and compare with a whole run."""
+    """Stop at every batch by a signal to either rank, go on, and compare with a whole run."""
     for kind in kinds:
         whole = parts.start(kind, **DDP)
         whole()
         expected = parts.outcome(whole)
-        for rank, hook, batch in [
-            (0, "train", 0),
-            (1, "train", 1),
-            (0, "train", 2),
-            (1, "validation", 1),
-        ]:
+        for rank, hook, batch in STOPS:
             first = parts.start(
                 kind, SignalRank(rank, hook, batch), run_id=f"{kind}{batch}{hook}", **DDP
             )
-            with pytest.raises(Stopped) as stopped:
+            with pytest.raises(Stopped, match="preempted") as stopped:
                 first()
             assert stopped.value.code == (75 if whole.trainer.global_rank == 0 else 0)
             again = parts.start(kind, run_id=f"{kind}{batch}{hook}", **DDP)

@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning as pl
 import pytest
 import torch
-from spt_manager import Manager, Stopped, make_fsdp2_strategy
+from spt_manager import Manager, Stopped
 from spt_manager import set as set_config
 from spt_manager.fsdp2 import assert_aligned_wrapping, describe_fsdp_strategy, is_fsdp_strategy
 from torch import nn
@@ -54,16 +54,17 @@ class SignalRank(pl.Callback):
 
 
 def start(run_id, *callbacks):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=2,
-        max_epochs=3,
-        strategy=make_fsdp2_strategy(),
-        log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
+    trainer = {
+        "_target_": "lightning.Trainer",
+        "accelerator": "cpu",
+        "devices": 2,
+        "max_epochs": 3,
+        "strategy": "fsdp2",
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": list(callbacks),
+    }
     return Manager(trainer=trainer, module=Model, data=Data(), seed=4, run_id=run_id)
 
 
@@ -87,7 +88,7 @@ def main(folder):
     expected = weights(whole)
     for step, rank in ((1, 1), (3, 0), (6, 1)):
         first = start(f"stopped{step}", SignalRank(rank, step))
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped, match="preempted"):
             first()
         again = start(f"stopped{step}")
         again()

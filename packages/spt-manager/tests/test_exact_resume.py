@@ -194,7 +194,7 @@ def stop_and_go_on(kind, stops, schedule="step", **options):
     run_id = f"run{len(stops)}"
     for hook, count in stops:
         first = start(kind, SignalAt(hook, count), schedule, run_id, **options)
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped, match="preempted"):
             first()
     again = start(kind, None, schedule, run_id, **options)
     again()
@@ -290,7 +290,7 @@ def test_a_module_that_steps_itself(cache, batch):
 
     whole = made("whole")
     whole()
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match="preempted"):
         made("stopped", SignalAt("train", batch))()
     again = made("stopped")
     again()
@@ -341,9 +341,33 @@ def test_a_checkpoint_of_a_hook_skips_no_epoch(cache, undisturbed, step, options
         assert_same(expected[name], got[name], name)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_beside_savers_of_the_users_own(cache, batch):
+    """One of them writes ``last.ckpt`` itself; another one keeps the best."""
+
+    def savers():
+        return [
+            ModelCheckpoint(monitor="fit/loss", every_n_train_steps=1, filename="best"),
+            ModelCheckpoint(save_last=True, every_n_train_steps=1, filename="each"),
+        ]
+
+    whole = start("plain", savers=savers())
+    whole()
+    with pytest.raises(Stopped, match="preempted"):
+        start("plain", SignalAt("train", batch), savers=savers(), run_id="stopped")()
+    again = start("plain", savers=savers(), run_id="stopped")
+    again()
+    assert_same(outcome(whole), outcome(again))
+    best = [
+        next(c for c in r.trainer.callbacks if getattr(c, "monitor", None) == "fit/loss")
+        for r in (whole, again)
+    ]
+    assert best[0].best_model_score == best[1].best_model_score
+
+
 def test_the_checkpoint_loads_with_weights_only(cache):
     run = start("stateful", SignalAt("train", 2))
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Stopped, match="preempted") as stopped:
         run()
     assert stopped.value.code == 75
     saved = torch.load(run.run_dir / "checkpoints" / "last.ckpt", weights_only=True)

@@ -1,15 +1,23 @@
 """The Manager around real, small trainings."""
 
+import functools
 import itertools
 import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+from types import MappingProxyType
 
 import lightning as pl
 import pytest
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 from omegaconf import OmegaConf
 from spt_manager import Manager, config_context, place
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
+from spt_manager.checkpointing import io as io_file
 from spt_registry import RegistryLogger, open_registry
 from torch.utils.data import DataLoader
 
@@ -103,14 +111,26 @@ def test_without_a_cache_dir_it_is_fit(tmp_path):
     assert trainer.current_epoch == 2
 
 
-@pytest.mark.parametrize("way", ["run_id", "same manager", "slurm"])
+LAUNCHERS = {
+    "slurm": ({"SLURM_JOB_ID": "77"}, "SLURM_RESTART_COUNT"),
+    "torchrun": ({"TORCHELASTIC_RUN_ID": "mine"}, "TORCHELASTIC_RESTART_COUNT"),
+}
+
+
+def launch(monkeypatch, launcher, restart_count):
+    """As in a new process of a launcher's job."""
+    variables, counter = LAUNCHERS[launcher]
+    for name, value in {**variables, counter: str(restart_count)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(place, "_runs", itertools.count())
+
+
+@pytest.mark.parametrize("way", ["run_id", "same manager", *LAUNCHERS])
 def test_calling_again_goes_on_as_if_nothing_had_happened(tmp_path, cache, way, monkeypatch):
     whole = manager(tmp_path, epochs=5)
     whole()
-    if way == "slurm":
-        monkeypatch.setenv("SLURM_JOB_ID", "77")
-        monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
-        monkeypatch.setattr(place, "_runs", itertools.count())
+    if way in LAUNCHERS:
+        launch(monkeypatch, way, 0)
     ids = {"run_id": "mine"} if way == "run_id" else {}
     first = manager(tmp_path, epochs=3, **ids)
     first()
@@ -118,8 +138,8 @@ def test_calling_again_goes_on_as_if_nothing_had_happened(tmp_path, cache, way, 
         again = first
         again.trainer.fit_loop.max_epochs = 5
     else:
-        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-        monkeypatch.setattr(place, "_runs", itertools.count())  # as in a new process
+        if way in LAUNCHERS:
+            launch(monkeypatch, way, 1)
         again = manager(tmp_path, epochs=5, seed=9, **ids)
     again()
     assert again.run_dir == first.run_dir
@@ -137,6 +157,37 @@ def test_new_runs_get_new_places(tmp_path, cache):
     first()
     second()
     assert first.run_dir != second.run_dir
+
+
+def test_two_runs_of_one_job_go_on_in_their_own_places(tmp_path, cache, monkeypatch):
+    """Also a second program in one interactive allocation, which SLURM does not count."""
+    launch(monkeypatch, "slurm", 0)
+    first = [manager(tmp_path, epochs=1), manager(tmp_path, epochs=1)]
+    for run in first:
+        run()
+    monkeypatch.setattr("sys.argv", ["another.py"])
+    other = manager(tmp_path, epochs=1)
+    other()
+    monkeypatch.undo()
+    launch(monkeypatch, "slurm", 1)
+    again = [manager(tmp_path, epochs=2), manager(tmp_path, epochs=2)]
+    for run in again:
+        run()
+    assert [run.run_dir for run in again] == [run.run_dir for run in first]
+    assert len({run.run_dir for run in [*first, other]}) == 3
+    launch(monkeypatch, "slurm", 0)  # a recycled number
+    recycled = manager(tmp_path, epochs=1)
+    recycled()
+    assert recycled.run_dir not in {run.run_dir for run in [*first, other]}
+
+
+def test_a_rank_that_nobody_has_started_with_the_others_guesses_nothing(cache, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # Lightning's, of the whole process
+    monkeypatch.setenv("NODE_RANK", "1")
+    trainer = pl.Trainer(accelerator="cpu", devices=1, num_nodes=2, strategy="ddp", logger=False)
+    with pytest.raises(RuntimeError, match="This is rank 1, but no launcher has started the ranks"):
+        Manager(trainer, Model, Data())()
+    assert not list(cache.rglob("run_meta.json"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
@@ -184,6 +235,24 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
         io.save_checkpoint({}, tmp_path / "last.ckpt", storage_options={})
 
 
+def test_a_checkpoint_is_streamed_and_synced_before_and_after_its_rename(tmp_path, monkeypatch):
+    written, events = [], []
+
+    def watch(owner, name, tell):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a: tell(*a) or real(*a))
+
+    watch(io_file._Watched, "write", lambda file, data: written.append(len(data)))
+    watch(os, "fsync", lambda fd: events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+    watch(os, "replace", lambda old, new: events.append(f"to {Path(new).name}"))
+    tensors = {str(i): torch.zeros(1000, 250) for i in range(4)}
+    AtomicCheckpointIO().save_checkpoint(tensors, tmp_path / "last.ckpt")
+    assert sum(written) > 4_000_000
+    assert max(written) <= 1_000_000, "never all of it in memory a second time"
+    assert events[0].startswith(".last.ckpt.")
+    assert events[1:] == ["to last.ckpt", tmp_path.name]
+
+
 def test_a_failure_is_recorded_with_its_traceback_and_resumes(tmp_path, cache):
     run = manager(tmp_path, epochs=3, module=lambda: Model(fail_at=4), run_id="mine")
     with pytest.raises(RuntimeError, match="planned failure"):
@@ -204,7 +273,7 @@ def test_ctrl_c_is_an_interruption(tmp_path, cache):
             raise KeyboardInterrupt
 
     run = manager(tmp_path, trainer=make_trainer(tmp_path, callbacks=[Stop()]))
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises((KeyboardInterrupt, SystemExit), match="^1?$"):
         run()
     assert sidecar(run)["status"] == "interrupted"
 
@@ -231,6 +300,10 @@ def test_ckpt_path_is_for_loading_only(tmp_path, cache):
     assert second.run_dir != first.run_dir
     assert second.trainer.global_step == 9
     assert start.read_bytes() == before
+    with pytest.raises(ValueError, match="`upload_wandb` needs a WandbLogger"):
+        second.save_checkpoint(upload_wandb=True)
+    with pytest.raises(RuntimeError, match="nothing to save yet: call the Manager first"):
+        manager(tmp_path).save_checkpoint()
 
 
 def test_settings_switch_things_off(tmp_path, cache):
@@ -263,16 +336,52 @@ def test_validate_and_test_prepare_for_themselves(tmp_path, cache):
     assert len(run.predict()) == 3
 
 
-def test_configurations_are_built_once(tmp_path, cache):
+def test_what_is_given_is_built_once(tmp_path, cache):
+    """Building, compiling, callbacks, hyper-parameters and training see one object."""
     made = []
 
+    class Compiled(Model):
+        def compile(self):
+            made.append(self)
+
+    class Seen(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            made.append(pl_module)
+
     def factory():
-        made.append(Model())
+        made.append(Compiled(width=5))
         return made[-1]
 
-    run = manager(tmp_path, module=factory)
+    trainer = make_trainer(tmp_path, callbacks=[Seen()])
+    run = manager(tmp_path, trainer=trainer, module=factory, compile=True)
+    early, data = run.instantiated_module, run.instantiated_data
     run()
-    assert made == [run.module]
+    assert made == [early, early, early]
+    assert run.instantiated_module is run.module is early
+    assert run.instantiated_data is run.data is data is trainer.datamodule
+    assert sidecar(run)["hparams"]["width"] == 5
+
+
+BORING = {"_target_": "lightning.pytorch.demos.boring_classes.BoringModel"}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        OrderedDict(BORING),
+        MappingProxyType(BORING),
+        OmegaConf.create(BORING),
+        functools.partial(BoringModel),
+    ],
+    ids=lambda form: type(form).__name__,
+)
+def test_any_form_is_built_after_seeding(form):
+    built = Manager(lambda: pl.Trainer(accelerator="cpu", logger=False), form, seed=1)
+    torch.manual_seed(1)
+    expected = BoringModel()
+    torch.manual_seed(2)
+    found = built.instantiated_module
+    assert all(map(torch.equal, expected.parameters(), found.parameters()))
 
 
 @pytest.mark.parametrize(

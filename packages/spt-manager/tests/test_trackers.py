@@ -55,20 +55,26 @@ def fit(logger, epochs, run_id="mine", fail_at=None):
     return run
 
 
-def test_wandb_offline_goes_on_under_one_id():
+def test_wandb_offline_goes_on_under_one_id(cache, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(cache / "staging"))
+    Path("wandb_resume.json").write_text('{"id": "stranger"}')  # nothing here is ours to read
     first = fit(WandbLogger(project="p", offline=True), 1)
+    Path("wandb_resume.json").unlink()
     again = fit(WandbLogger(project="p", offline=True), 2)
     other = fit(WandbLogger(project="p", offline=True), 1, run_id="other")
     assert first.run_dir == again.run_dir
     identity = read_identity(first.run_dir / "wandb_resume.json")
+    assert identity["id"] != "stranger"
     folders = sorted(path.name for path in (first.run_dir / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
     assert all(name.endswith(f"-{identity['id']}") for name in folders)
     assert read_identity(other.run_dir / "wandb_resume.json")["id"] != identity["id"]
     again.validate()  # after the end, offline too
+    again.save_checkpoint(upload_wandb=True, verbose=False)  # `wandb sync` sends it later
     binary = b"".join(path.read_bytes() for path in first.run_dir.rglob("*.wandb"))
     assert b"module.width" in binary
     assert b"abc123" not in binary
+    assert b"requeue_checkpoint" in binary
 
 
 def test_another_project_is_another_run():
@@ -108,23 +114,29 @@ def test_trackio_goes_on_under_one_name(cache, monkeypatch):
 
 
 def test_swanlab_goes_on_under_one_id(cache):
+    """Two processes, forked from one that has imported everything."""
     program = (
-        "import sys, test_trackers as t\n"
+        "import os, test_trackers as t\n"
         "from spt_manager import set as set_config\n"
         "from swanlab.integration.pytorch_lightning import SwanLabLogger\n"
         f"set_config(cache_dir={str(cache)!r})\n"
-        "run = t.fit(SwanLabLogger(project='p', mode='offline'), int(sys.argv[1]))\n"
-        "print('DIR', run.run_dir)\n"
+        "def attempt(epochs):\n"
+        "    run = t.fit(SwanLabLogger(project='p', mode='offline'), epochs)\n"
+        "    print('DIR', run.run_dir, flush=True)\n"
+        "if os.fork() == 0:\n"
+        "    attempt(1)\n"
+        "else:\n"
+        "    assert os.wait()[1] == 0\n"
+        "    attempt(2)\n"
     )
-    for epochs in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, epochs],
-            env={**os.environ, "PYTHONPATH": str(HERE), "HOME": str(cache)},
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(HERE), "HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     run_dir = Path(done.stdout.rpartition("DIR ")[2].strip())
     identity = read_identity(run_dir / "swanlab_resume.json")
     attempts = [path for path in (run_dir / "swanlog").iterdir() if path.name.startswith("run-")]
