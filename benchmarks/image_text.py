@@ -4,7 +4,7 @@ The set is made from spt-data's bundled images (Fashion-MNIST): each is paired, 
 caption that says its class's name in one of several sentences. The classes are then named by sentences
 that training never saw. Chance is 10 %.
 
-    python benchmarks/image_text.py [CLIP] [SigLIP] [--images=24000] [--seeds=1]
+    python benchmarks/image_text.py [CLIP] [SigLIP] [--images=24000] [--seeds=1] [--quick]
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> None:
     """Train the named methods, or both, and print the table."""
     options = dict(a.lstrip("-").partition("=")[::2] for a in arguments if a.startswith("--"))
     names = [a for a in arguments if not a.startswith("--")] or ["CLIP", "SigLIP"]
-    images = int(options.get("images", 24000))
+    images = int(options.get("images", 2560 if "quick" in options else 24000))
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logger.remove()

@@ -297,6 +297,8 @@ def test_a_text_encoder_that_does_not_know_the_tokenizers_tokens_is_refused():
         build("CLIP", text_encoder=TextTransformer(4096, 16, 1, 2, 9))
     with pytest.raises(TypeError, match="`tokenizer` must be callable, got int"):
         build("CLIP", text_encoder=TextTransformer(4096, 16, 1, 2), tokenizer=3)
+    with pytest.raises(ValueError, match="function has no `vocab_size` and `context_length`"):
+        build("SigLIP", tokenizer=lambda texts: torch.zeros(1, 1))
     tower = TextTransformer(30, 16, 1, 2, 4)
     with pytest.raises(ValueError, match="Texts have 5 tokens, the text tower has 4 positions"):
         tower(torch.zeros(1, 5, dtype=torch.int64))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spt_methods.backbones.encoder import width_of
+from spt_methods.backbones.text import TextTransformer
 from spt_methods.views import Batch
 
 TextTokenizer = Callable[[list[str]], Tensor]
@@ -40,6 +41,20 @@ def tokens_of_texts(
                 f"'image', got {sorted(map(str, view))}."
             )
     return torch.cat(parts).to(device, non_blocking=True)
+
+
+def text_transformer(tokenizer: Any, *sizes: int, **settings: Any) -> TextTransformer:
+    """A text transformer of some width, blocks and heads for a tokenizer's tokens.
+
+    Raises:
+        ValueError: If the tokenizer does not tell of them.
+    """
+    if not (hasattr(tokenizer, "vocab_size") and hasattr(tokenizer, "context_length")):
+        raise ValueError(
+            f"The tokenizer {type(tokenizer).__name__} has no `vocab_size` and `context_length` to make "
+            "a text encoder for: give `text_encoder` too."
+        )
+    return TextTransformer(tokenizer.vocab_size, *sizes, tokenizer.context_length, **settings)
 
 
 def text_tower(encoder: nn.Module, embed_dim: int, bias: bool) -> nn.Sequential:

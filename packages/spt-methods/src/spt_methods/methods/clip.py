@@ -12,12 +12,12 @@ from spt_losses import CLIPLoss, LogitScale
 from torch import nn
 
 from spt_methods.backbones.bpe import BytePairTokenizer
-from spt_methods.backbones.text import TextTransformer
 from spt_methods.methods._groups import UNDECAYED
 from spt_methods.methods._image_text import (
     TextTokenizer,
     check_tokenizer,
     text_tower,
+    text_transformer,
     tokens_of_texts,
 )
 from spt_methods.methods._method import Method
@@ -115,10 +115,9 @@ class CLIP(Method):
             **common,
         )
         self.tokenizer: Any = BytePairTokenizer() if tokenizer is None else tokenizer
-        encoder = text_encoder or TextTransformer(
-            self.tokenizer.vocab_size, text_width, text_depth, text_heads,
-            self.tokenizer.context_length,
-        )  # fmt: skip
+        encoder = text_encoder or text_transformer(
+            self.tokenizer, text_width, text_depth, text_heads
+        )
         check_tokenizer(self.tokenizer, encoder)
         self.text = text_tower(encoder, embed_dim, bias=False)
         self.image_projection = nn.Linear(self.features, embed_dim, bias=False)

@@ -127,12 +127,12 @@ class SALT(Method):
                 f"{student.default_grid}: they must see the same patches."
             )
         self.teacher = EvalOnly(known)
-        first = student.blocks[0] if isinstance(student, VideoViT) else student.vit.blocks[0]
+        blocks: Any = getattr(student, "vit", student).blocks
         self.predictor = latent_predictor(
             student,
             predictor_embed_dim,
             predictor_depth,
-            predictor_num_heads or first.attn.num_heads,
+            predictor_num_heads or blocks[0].attn.num_heads,
             known.embed_dim,
         )
         self.maskings = both_ranges()

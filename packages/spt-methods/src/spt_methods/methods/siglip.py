@@ -15,12 +15,12 @@ from spt_losses import LogitScale, SigLIPLoss
 from torch import nn
 
 from spt_methods.backbones.bpe import BytePairTokenizer
-from spt_methods.backbones.text import TextTransformer
 from spt_methods.methods._groups import UNDECAYED
 from spt_methods.methods._image_text import (
     TextTokenizer,
     check_tokenizer,
     text_tower,
+    text_transformer,
     tokens_of_texts,
 )
 from spt_methods.methods._method import Method
@@ -113,10 +113,15 @@ class SigLIP(Method):
         self.tokenizer: Any = (
             BytePairTokenizer(context_length=64) if tokenizer is None else tokenizer
         )
-        encoder = text_encoder or TextTransformer(
-            self.tokenizer.vocab_size, text_width, text_depth, text_heads,
-            self.tokenizer.context_length, causal=False, pool="last", norm_eps=1e-6,
-        )  # fmt: skip
+        encoder = text_encoder or text_transformer(
+            self.tokenizer,
+            text_width,
+            text_depth,
+            text_heads,
+            causal=False,
+            pool="last",
+            norm_eps=1e-6,
+        )
         check_tokenizer(self.tokenizer, encoder)
         self.text = text_tower(encoder, self.features, bias=True)
         self.logit_scale = LogitScale(init_scale, math.inf)
