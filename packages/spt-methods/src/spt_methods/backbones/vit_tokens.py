@@ -54,6 +54,8 @@ class ViTTokens(nn.Module):
         num_features: Width of the embedding.
         num_prefix_tokens: Class and register tokens.
         mask_token: Shape ``(1, 1, D)``, or ``None``.
+        rope: Rotations instead of the transformer's own, from a grid to ``(N, 2 head_dim)``, such as
+            :class:`spt_methods.backbones.rope.DINOv3Rope`; ``None`` leaves the transformer's.
 
     Raises:
         TypeError: If the model is no such transformer.
@@ -80,6 +82,7 @@ class ViTTokens(nn.Module):
         self.embed_dim = int(self.vit.embed_dim)
         self.num_features = int(self.vit.num_features)
         self.num_prefix_tokens = int(self.vit.num_prefix_tokens)
+        self.rope: nn.Module | None = None
         self.mask_token: nn.Parameter | None = None
         if mask_token:
             self.mask_token = nn.Parameter(torch.empty(1, 1, self.embed_dim))
@@ -150,25 +153,32 @@ class ViTTokens(nn.Module):
         mask_token: Tensor | None = None,
     ) -> Tensor:
         """All tokens after the norm, prefix first, ``(B, prefix + n, D)``; see :meth:`forward`."""
-        x, rope = self._embed(images, mask, mask_token)
-        if ids_keep is not None:
-            if isinstance(self.vit, Beit):
-                raise ValueError(
-                    f"{type(self.vit).__name__} has relative position biases, which are for whole "
-                    "grids: choose a VisionTransformer or an Eva to encode some patches alone."
-                )
-            prefix, patches = self._split(x)
-            x = torch.cat([prefix, keep_tokens(patches, ids_keep)], dim=1)
-            rope = None if rope is None else _rope_at(rope, ids_keep)
+        x, rope = self._kept(*self._embed(images, mask, mask_token), ids_keep)
         return self.norm(self.blocks_of(x, rope)[-1])
 
     def forward_features(self, images: Tensor) -> Tensor:
         """All tokens of whole images, shape ``(B, prefix + N, D)``; with gradient, in any mode."""
         return self.tokens(images)
 
-    def block_outputs(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """The tokens after each block, before the norm, each ``(B, prefix + N, D)``."""
-        return self.blocks_of(*self._embed(images, mask, None))
+    def block_outputs(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        ids_keep: Tensor | None = None,
+        *,
+        with_input: bool = False,
+    ) -> list[Tensor]:
+        """The tokens after each block, before the norm, each ``(B, prefix + n, D)``; see :meth:`forward`.
+
+        Args:
+            images: Shape ``(B, C, H, W)``.
+            mask: Where the mask token stands.
+            ids_keep: The places of the patches to encode.
+            with_input: Begin with the tokens that enter the first block.
+        """
+        x, rope = self._kept(*self._embed(images, mask, None), ids_keep)
+        outputs = self.blocks_of(x, rope)
+        return [x, *outputs] if with_input else outputs
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens ``(B, prefix, D)`` and patches ``(B, N, D)``, positions included."""
@@ -245,7 +255,23 @@ class ViTTokens(nn.Module):
         if isinstance(self.vit, Beit):
             return _placed_in_beit(self.vit, x), None
         placed = self.vit._pos_embed(x)
-        return placed if isinstance(placed, tuple) else (placed, None)
+        x, rope = placed if isinstance(placed, tuple) else (placed, None)
+        return x, rope if self.rope is None else self.rope(self.grid_of(images))
+
+    def _kept(
+        self, x: Tensor, rope: Tensor | None, ids_keep: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Prefix tokens and the kept patches alone, with their rotations."""
+        if ids_keep is None:
+            return x, rope
+        if isinstance(self.vit, Beit):
+            raise ValueError(
+                f"{type(self.vit).__name__} has relative position biases, which are for whole grids: "
+                "choose a VisionTransformer or an Eva to encode some patches alone."
+            )
+        prefix, patches = self._split(x)
+        x = torch.cat([prefix, keep_tokens(patches, ids_keep)], dim=1)
+        return x, None if rope is None else _rope_at(rope, ids_keep)
 
     def _split(self, x: Any) -> tuple[Tensor, Tensor]:
         return x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
