@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from spt_methods.backbones.prototypes import PrototypeHead
 from spt_methods.backbones.teacher import TeacherStudentWrapper
+from spt_methods.backbones.vit_tokens import Tokens
 from spt_methods.freeze import FrozenPrototypes
 from spt_methods.masking.blocks import RatioBlockMasking
+from spt_methods.masking.places import hide
 from spt_methods.methods._method import Method
 from spt_methods.methods._recipe import Recipe
 from spt_methods.methods._temperature import teacher_temperature
@@ -45,39 +47,47 @@ def dinov2(self: Any, batch: Any, stage: Stage) -> State:
     ``teacher_logits`` ``(G, N, K)``, ``mask`` ``(G * N, P)`` and ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        tokens = self.backbone.forward_teacher(images_of(views))
-        return {"embedding": tokens.embedding, **labels_of(batch, views)}
-    large, small = crops_of(batch, "DINOv2")
+        return embedded_by_teacher(self, batch)
+    state, _ = matched_crops(self, batch, "DINOv2")
+    return state
+
+
+def embedded_by_teacher(self: Any, batch: Any) -> State:
+    """``embedding`` of all views by the teacher, and ``label``."""
+    views = views_of(batch)
+    tokens = self.backbone.forward_teacher(images_of(views))
+    return {"embedding": tokens.embedding, **labels_of(batch, views)}
+
+
+def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
+    """The training state of :func:`dinov2`, and the student's tokens of the masked large crops."""
+    large, small = crops_of(batch, caller)
     images = images_of(large)
-    mask = self.masking(len(images), self.backbone.student.grid_of(images))
-    places = mask.flatten().nonzero().flatten().to(images.device, non_blocking=True)
-    mask = mask.to(images.device, non_blocking=True)
+    hidden = hide(self.masking, len(images), self.backbone.student.grid_of(images), images.device)
     teacher = self.backbone.forward_teacher(images)
-    student = self.backbone.forward_student(images, mask=mask)
-    state: State = {"embedding": teacher.embedding, "mask": mask, **labels_of(batch, large)}
+    student = self.backbone.forward_student(images, mask=hidden.mask)
+    state: State = {
+        "embedding": teacher.embedding,
+        "mask": hidden.mask,
+        **labels_of(batch, large),
+    }
     locals_ = encode_crops(lambda x: self.backbone.forward_student(x).embedding, small)
     logits = self.projector.forward_student(torch.cat([student.embedding, *locals_]))
     state["student_logits"] = torch.stack(logits.chunk(len(large) + len(small)))
     targets = self.projector.forward_teacher(teacher.embedding)
     state["teacher_logits"] = torch.stack(targets.chunk(len(large)))
     heads = getattr(self, "patch_projector", None) or self.projector
-    hidden = heads.forward_student(_at(student.patches, places))
-    shown = heads.forward_teacher(_at(teacher.patches, places))
+    guessed = heads.forward_student(hidden.of(student.patches))
+    shown = heads.forward_teacher(hidden.of(teacher.patches))
     state["loss"] = self.dinov2_loss(
         state["student_logits"],
         _targets(self, self.dinov2_loss.dino_loss, state["teacher_logits"]),
-        hidden,
+        guessed,
         _targets(self, self.dinov2_loss.ibot_loss, shown),
-        mask,
+        hidden.mask,
         torch.stack(student.embedding.chunk(len(large))),
     )
-    return state
-
-
-def _at(patches: Tensor, places: Tensor) -> Tensor:
-    """The patches ``(M, D)`` at places of the flattened batch: heads run on these alone."""
-    return patches.flatten(0, 1).index_select(0, places)
+    return state, student
 
 
 def _targets(self: Any, loss: Any, logits: Tensor) -> Tensor:
