@@ -136,7 +136,15 @@ class MAELoss(nn.Module):
         """Set the error of ``loss_type="custom"``: predictions and targets ``(N, T, P)`` to ``(N, T)``."""
         self._patch_loss = fn
 
-    def forward(self, pred: Tensor, imgs: Tensor, mask: Tensor, debug: bool = False) -> Tensor:
+    def forward(
+        self,
+        pred: Tensor,
+        imgs: Tensor,
+        mask: Tensor,
+        debug: bool = False,
+        *,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """Loss of predictions.
 
         Args:
@@ -144,6 +152,8 @@ class MAELoss(nn.Module):
             imgs: Shape ``(N, C, H, W)``.
             mask: 1 (or True) where masked, shape ``(N, T)``.
             debug: Look at the values too, which waits for the device.
+            places: Which patches of the image the T predictions are for, shape ``(N, T)``; all of them
+                in their order if left out.
 
         Raises:
             TypeError: If an input is not of a floating-point dtype.
@@ -160,6 +170,8 @@ class MAELoss(nn.Module):
                 raise ValueError("`mask` hides no patch.")
         with no_autocast(pred):
             goal = patch_pixels(widen(imgs.detach()), self.patch_size)
+            if places is not None:
+                goal = goal.gather(1, places.unsqueeze(2).expand(-1, -1, goal.shape[2]))
             check_same_shape(pred=pred, **{"the images' patches": goal})
             goal = standardize_patches(goal) if self.patch_normalize else goal
             error = self._patch_loss(widen(pred), goal)
