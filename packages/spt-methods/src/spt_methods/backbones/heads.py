@@ -18,8 +18,9 @@ def mlp_head(
     last_bias: bool = False,
     last_norm: LastNorm = "none",
     norm: bool = True,
+    gelu: bool = False,
 ) -> nn.Sequential:
-    """Linear layers with BatchNorm and ReLU between them.
+    """Linear layers with BatchNorm and ReLU (or GELU) between them.
 
     Args:
         in_channels: Width of the features.
@@ -29,6 +30,7 @@ def mlp_head(
         last_norm: BatchNorm after the last layer: none, with scale and shift, without shift, or
             without both.
         norm: Whether BatchNorm follows the hidden layers; without it they have biases.
+        gelu: Take GELU instead of ReLU.
 
     Raises:
         ValueError: If there is no width, or ``last_norm`` is unknown.
@@ -45,7 +47,7 @@ def mlp_head(
     for width in widths[:-1]:
         layers.append(nn.Linear(in_channels, width, bias=hidden_bias or not norm))
         layers += [nn.BatchNorm1d(width)] if norm else []
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.GELU() if gelu else nn.ReLU(inplace=True))
         in_channels = width
     layers.append(nn.Linear(in_channels, widths[-1], bias=last_bias))
     if last_norm != "none":
