@@ -9,6 +9,7 @@ from spt_methods.backbones.auto_tune_mlp import AutoTuneMLP as AutoTuneMLP
 from spt_methods.backbones.bpe import BytePairTokenizer as BytePairTokenizer
 from spt_methods.backbones.causal import blocked_future as blocked_future
 from spt_methods.backbones.contract import tokens_of as tokens_of
+from spt_methods.backbones.cross_decoder import CrossDecoder as CrossDecoder
 from spt_methods.backbones.decoders import CNNImageDecoder as CNNImageDecoder
 from spt_methods.backbones.decoders import ViTImageDecoder as ViTImageDecoder
 from spt_methods.backbones.decoders import build_image_decoder as build_image_decoder
@@ -38,6 +39,7 @@ from spt_methods.backbones.probes import LinearProbe as LinearProbe
 from spt_methods.backbones.probes import MultiHeadAttentiveProbe as MultiHeadAttentiveProbe
 from spt_methods.backbones.prototypes import PrototypeHead as PrototypeHead
 from spt_methods.backbones.prototypes import Prototypes as Prototypes
+from spt_methods.backbones.rope import DINOv3Rope as DINOv3Rope
 from spt_methods.backbones.small import ConvMixer as ConvMixer
 from spt_methods.backbones.small import Resnet9 as Resnet9
 from spt_methods.backbones.teacher import TeacherStudentWrapper as TeacherStudentWrapper

@@ -5,6 +5,8 @@ from spt_methods.masking.blocks import RatioBlockMasking as RatioBlockMasking
 from spt_methods.masking.blocks import block_masks as block_masks
 from spt_methods.masking.multiblock import IJEPAMasking as IJEPAMasking
 from spt_methods.masking.multiblock import IJEPAMaskOutput as IJEPAMaskOutput
+from spt_methods.masking.partial import PartialMasking as PartialMasking
+from spt_methods.masking.partial import PartialMaskingOutput as PartialMaskingOutput
 from spt_methods.masking.patches import MaskingOutput as MaskingOutput
 from spt_methods.masking.patches import PatchMasking as PatchMasking
 from spt_methods.masking.patches import keep_tokens as keep_tokens
