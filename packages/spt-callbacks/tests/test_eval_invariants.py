@@ -221,18 +221,18 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def counting(callbacks):
-    """Run the callbacks' work of each training batch under a counter; the counts by callback."""
+def counting(callbacks, hook="on_train_batch_end"):
+    """Run the callbacks' work of each batch under a counter; the counts by callback."""
     counts = {}
     for callback in callbacks:
-        inner = callback.on_train_batch_end
+        inner = getattr(callback, hook)
 
         def wrapped(trainer, *args, inner=inner, name=callback.state_key):
             with HostReads() as mode:
                 inner(trainer, *args)
             counts.setdefault(name, []).append(mode)
 
-        callback.on_train_batch_end = wrapped
+        setattr(callback, hook, wrapped)
     return counts
 
 
@@ -245,6 +245,15 @@ def test_no_value_is_read_back_in_a_training_step(plain, loaders, make_trainer):
     for name, modes in counts.items():
         assert len(modes) == 12, name
         assert [mode.found for mode in modes] == [[]] * 12, name
+
+
+def test_no_value_is_read_back_in_a_validation_batch(plain, loaders, make_trainer):
+    callbacks = [probe(), OnlineProbeSweep(num_outputs=3), OnlineKNN(queue_length=30, k=5)]
+    counts = counting(callbacks, "on_validation_batch_end")
+    make_trainer(callbacks, num_sanity_val_steps=0).fit(plain(), *loaders)
+    assert len(counts) == len(callbacks)
+    for name, modes in counts.items():
+        assert [mode.found for mode in modes] == [[]] * 6, name
 
 
 def test_the_counter_counts():

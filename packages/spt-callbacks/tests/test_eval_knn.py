@@ -70,7 +70,8 @@ def test_a_bank_of_many_chunks_is_that_of_one(metric):
         assert (found[1] == whole[1]).double().mean() > 0.99  # rounding may swap two of a length
 
 
-def test_memory_is_bounded_by_the_chunk():
+@pytest.mark.parametrize("metric", sorted(DISTANCES))
+def test_memory_is_bounded_by_the_chunk(metric):
     class Largest(TorchDispatchMode):
         size = 0
 
@@ -81,10 +82,30 @@ def test_memory_is_bounded_by_the_chunk():
             return out
 
     bank, queries = drawn(5000, 4, 0), drawn(50, 4, 1)
-    prepared = Bank(bank, chunk_size=100)
+    prepared = Bank(bank, metric, chunk_size=100)
     with Largest() as mode:
         prepared.nearest(queries, 10)
-    assert mode.size <= max(50 * (100 + 20), 5000 * 4)
+    assert 50 * 100 <= mode.size <= max(50 * (100 + 20), 5000 * 4)
+
+
+def test_many_queries_are_those_one_by_one():
+    bank, queries = drawn(90, 4, 0), drawn(600, 4, 1)
+    prepared = Bank(bank)
+    values, index = prepared.nearest(queries, 5)
+    assert values.shape == index.shape == (600, 5)
+    for i in (0, 255, 256, 599):
+        alone = prepared.nearest(queries[i : i + 1], 5)
+        torch.testing.assert_close(values[i : i + 1], alone[0])
+        assert torch.equal(index[i : i + 1], alone[1])
+    assert prepared.nearest(queries[:0], 5)[0].shape == (0, 5)
+
+
+def test_distances_are_in_full_precision_under_autocast():
+    bank, queries = drawn(90, 64, 0), drawn(9, 64, 1)
+    expected = Bank(bank).nearest(queries, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Bank(bank).nearest(queries, 5)
+    assert torch.equal(found[0], expected[0])
 
 
 def test_bad_settings_are_named():
@@ -94,6 +115,17 @@ def test_bad_settings_are_named():
         OnlineKNN(distance_metric="hamming")
     with pytest.raises(ValueError, match="`chunk_size` must be -1 or >= 1, got -2"):
         Bank(torch.ones(1, 1), chunk_size=-2)
+    for setting, value in (("k", 0), ("temperature", -1), ("chunk_size", 0), ("num_classes", 0)):
+        with pytest.raises(ValueError, match=f"`{setting}`.* must be .*, got {value}"):
+            OnlineKNN(**{setting: value})
+
+
+def test_a_label_beyond_the_classes_is_named(plain, loaders, make_trainer):
+    knn = OnlineKNN(name="k", queue_length=9, num_classes=2)
+    with pytest.raises(
+        ValueError, match="OnlineKNN 'k' was told 2 classes, but 'label' holds .* 2"
+    ):
+        make_trainer([knn]).fit(plain(), *loaders)
 
 
 def accuracy_with(plain, loaders, make_trainer, **kwargs):

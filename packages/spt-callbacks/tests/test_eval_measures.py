@@ -26,6 +26,7 @@ from spt_callbacks.evaluation._views import newest_views
 from spt_callbacks.evaluation.alpha_req import covariance_spectrum, power_law_exponent
 from spt_callbacks.evaluation.lidar import lidar_spectrum
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
@@ -208,6 +209,37 @@ def test_callbacks_report_what_the_functions_say(plain, make_trainer):
         assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name
     unit = F.normalize(x.view(16, 4, 10), dim=2)
     assert 0 < found["alignment"] < 2 * torch.cdist(unit, unit).square().max()
+
+
+class Products(TorchDispatchMode):
+    """The types in which matrices are multiplied and decomposed."""
+
+    NAMES = ("mm", "addmm", "addmm_", "bmm", "_linalg_svd", "_linalg_eigh")
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.NAMES:
+            self.found.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [RankMe, LiDAR, AlphaReQ, FeatureStd, MeanCosine])
+def test_spectra_are_computed_in_float64_whatever_the_matmul_precision(plain, make_trainer, kind):
+    callback, mode = kind(target="z", queue_length=64), Products()
+    measure = callback.measure
+
+    def watched(trainer):
+        with mode:
+            return measure(trainer)
+
+    callback.measure = watched
+    data = [{"z": row, "sample_idx": i // 4} for i, row in enumerate(rows(64, 10).float())]
+    fit_on(plain, make_trainer, data, [callback])
+    assert mode.found <= {torch.float64}
+    assert mode.found or kind in (FeatureStd, MeanCosine)  # which need no product of matrices
 
 
 def test_lidar_sees_the_collapse_of_shuffled_views(plain, make_trainer):

@@ -6,7 +6,15 @@ import lightning as pl
 import numpy as np
 import pytest
 import torch
-from spt_callbacks import MissingKeyError, OnlineProbe, OnlineProbeSweep, pool_tokens
+import torchmetrics
+from spt_callbacks import (
+    MissingKeyError,
+    OnlineKNN,
+    OnlineProbe,
+    OnlineProbeSweep,
+    RankMe,
+    pool_tokens,
+)
 from spt_callbacks.metrics import MultilabelAP, TopK, default_metrics, task_of
 from torch import nn
 from torch.utils.data import DataLoader
@@ -284,6 +292,28 @@ def test_a_sweep_over_layers_and_poolings(plain, make_trainer, make_samples):
             ValueError,
             "`frequency` of a scheduler must be >= 1, got 0",
         ),
+        (lambda: OnlineProbe(probe=nn.Linear(1, 1)), ValueError, "needs a loss.*got neither"),
+        (
+            lambda: OnlineProbe(probe=nn.Linear(1, 1), loss=sum, loss_fn=sum),
+            ValueError,
+            "got both",
+        ),
+        (
+            lambda: OnlineProbe(input=None, target=None, probe=nn.Linear(1, 1), metrics=[]),
+            ValueError,
+            "brings its own loss, so it takes no `metrics`",
+        ),
+        (lambda: OnlineProbe(loss=sum), TypeError, "must be a module or a function"),
+        (
+            lambda: OnlineProbe(probe=nn.Linear(1, 1), loss=sum, accumulate_grad_batches=0),
+            ValueError,
+            "`accumulate_grad_batches` must be >= 1",
+        ),
+        (
+            lambda: OnlineProbe(probe=nn.Linear(1, 1), loss=sum, metrics=["acc"]),
+            TypeError,
+            "torchmetrics metrics, got str",
+        ),
         (lambda: OnlineProbe(probe=nn.Linear(1, 1), loss=3), TypeError, "`loss` of .* callable"),
         (lambda: OnlineProbeSweep(num_outputs=0), ValueError, "`num_outputs` must be >= 1, got 0"),
         (lambda: OnlineProbeSweep(num_outputs=2, rates=()), ValueError, "`rates` must be"),
@@ -312,3 +342,147 @@ def test_keys_descend_into_mappings_lists_and_views():
         look_up("a.y", outputs, batch, "t")
     with pytest.raises(TypeError, match="t needs a tensor at 'views', got list"):
         look_up("views", outputs, batch, "t")
+
+
+class Own(nn.Module):
+    """Reads two things of a step and, wrongly, the module with its graph; brings its own loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = linear(6)
+
+    def forward(self, batch, outputs, pl_module):
+        logits = self.head(outputs["embedding"])
+        made = {"own_logits": logits}
+        if self.training:
+            again = self.head(pl_module.encoder[0](batch["x"]))
+            made["loss"] = nn.functional.cross_entropy(logits, outputs["label"]) + 0 * again.sum()
+        return made
+
+
+def test_a_probe_may_bring_its_own_loss(plain, loaders, make_trainer):
+    weights = []
+    for probes in ([], [OnlineProbe(name="own", input=None, target=None, probe=Own())]):
+        torch.manual_seed(0)
+        loaders[0].generator.manual_seed(0)
+        module, trainer = plain(), make_trainer(probes, max_epochs=6)
+        trainer.fit(module, *loaders)
+        weights.append(module.encoder[0].weight.detach())
+    assert torch.equal(*weights)
+    assert trainer.callback_metrics["train/own_loss"] < 0.8
+    (first, *_) = trainer.predict(module, loaders[1])
+    hits = first["own_logits"].argmax(1) == next(iter(loaders[1]))["label"]
+    assert hits.double().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (torch.ones(1), "so its probe must return a mapping, got Tensor"),
+        ({"a": 1}, r"a scalar tensor under 'loss' in training, got \['a'\]"),
+    ],
+)
+def test_a_probe_that_brings_no_loss_is_named(plain, loaders, make_trainer, made, message):
+    class Wrong(Own):
+        def forward(self, batch, outputs, pl_module):
+            return made
+
+    probe = OnlineProbe(name="own", input=None, target=None, probe=Wrong())
+    with pytest.raises(TypeError, match=f"OnlineProbe 'own' has no `loss`, .*{message}"):
+        make_trainer([probe], num_sanity_val_steps=0).fit(plain(), *loaders)
+
+
+def test_metrics_in_every_form(plain, loaders, make_trainer):
+    accuracy = torchmetrics.classification.MulticlassAccuracy(3)
+    forms = {
+        "one": accuracy,
+        "list": [accuracy],
+        "named": {"top1": accuracy},
+        "staged": {"train": {"a": accuracy}, "val": {"b": accuracy}},
+    }
+    probes = [
+        OnlineProbe(name=n, probe=linear(6), loss_fn=nn.CrossEntropyLoss(), metrics=m)
+        for n, m in forms.items()
+    ]
+    trainer = make_trainer(probes, max_epochs=1)
+    trainer.fit(plain(), *loaders)
+    assert {
+        "eval/one_MulticlassAccuracy",
+        "eval/list_MulticlassAccuracy",
+        "eval/named_top1",
+        "train/staged_a",
+        "eval/staged_b",
+    } <= set(trainer.callback_metrics)
+
+
+def test_a_probe_resumes_exactly(plain, make_trainer, make_samples, tmp_path):
+    def run(epochs, ckpt_path=None):
+        torch.manual_seed(0)
+        module = plain()
+        module.encoder[1].p = 0.0
+        probe = OnlineProbe(probe=linear(6), loss=nn.CrossEntropyLoss(), optimizer="Adam")
+        trainer = make_trainer([probe], max_epochs=epochs)
+        loader = DataLoader(make_samples(), 8)
+        trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=True)
+        return trainer, probe.module.weight
+
+    _, whole = run(4)
+    trainer, half = run(2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    _, rest = run(4, tmp_path / "half.ckpt")
+    assert torch.equal(rest, whole)
+    assert not torch.equal(half, whole)
+
+
+def test_a_probe_counts_its_own_windows(plain, loaders, make_trainer):
+    probe = OnlineProbe(
+        probe=lambda module: nn.Linear(module.head.in_features, 3),
+        loss=nn.CrossEntropyLoss(),
+        scheduler="CosineAnnealingLR",
+        accumulate_grad_batches=4,
+    )
+    make_trainer([probe], accumulate_grad_batches=2).fit(plain(), *loaders)
+    assert probe.head.scheduler.T_max == 4
+    assert probe.head.scheduler.last_epoch == 4  # 6 batches an epoch: one full and one short window
+
+
+def test_a_short_last_window_is_averaged_over_what_came(plain, make_trainer, make_samples):
+    def run(batch_size, accumulate):
+        probe = OnlineProbe(
+            input=lambda outputs, batch: batch["x"],
+            target=lambda outputs, batch: batch["label"],
+            probe=linear(),
+            loss=nn.CrossEntropyLoss(),
+            optimizer={"type": "SGD", "lr": 0.5},
+            accumulate_grad_batches=accumulate,
+        )
+        loader = DataLoader(make_samples(24), batch_size)
+        make_trainer([probe], max_epochs=1).fit(plain(), loader)
+        return probe.module.weight.detach()
+
+    torch.testing.assert_close(run(8, 3), run(4, 9))  # one step over the same 24 rows
+
+
+def test_missing_keys_and_misaligned_rows_are_named(plain, loaders, make_trainer):
+    wrong = OnlineProbe(name="p", input="embeding", probe=linear(6), loss=nn.CrossEntropyLoss())
+    message = (
+        r"OnlineProbe 'p' needs the key 'embeding'; the step returned \['embedding', 'label', "
+        r"'loss'\], the batch holds \['label', 'sample_idx', 'x', 'y'\]"
+    )
+    with pytest.raises(MissingKeyError, match=message):
+        make_trainer([wrong], num_sanity_val_steps=0).fit(plain(), *loaders)
+
+    probe = OnlineProbe(name="p", target="y", probe=linear(6), loss=nn.CrossEntropyLoss())
+    message = r"one 'y' per row of 'embedding', got \(8,\) and \(16, 6"
+    for callback in (probe, OnlineKNN(target="y", queue_length=9)):
+        with pytest.raises(ValueError, match=message):
+            make_trainer([callback], num_sanity_val_steps=0).fit(plain(), *loaders)
+
+
+def test_a_step_that_returns_no_mapping_is_named(plain, loaders, make_trainer):
+    class Scalar(plain):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)["loss"]
+
+    with pytest.raises(MissingKeyError, match=r"the step returned \['loss'\]"):
+        make_trainer([RankMe(target="hidden")]).fit(Scalar(), *loaders)

@@ -104,6 +104,9 @@ def test_callbacks_share_one_ring_and_a_batch_is_added_once():
     a, b = queues.snapshot(("a", "b"), 3)
     assert a.tolist() == [1, 1, 2]
     assert len(b) == 3
+    (fewer,) = queues.snapshot(("a",), 2)  # a view of the one snapshot, not a copy of its own
+    assert fewer.tolist() == [1, 2]
+    assert fewer.untyped_storage().data_ptr() == a.untyped_storage().data_ptr()
     with pytest.raises(ValueError, match="`queue_length` of three must be >= 1, got 0"):
         queues.request(("a",), 0, "three")
     with pytest.raises(MissingKeyError, match="two needs the key 'b'; the step returned"):

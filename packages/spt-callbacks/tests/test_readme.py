@@ -11,4 +11,7 @@ def test_the_readme_runs(capsys):
     namespace = {"__name__": "readme"}  # a later block goes on from the one before
     for block in blocks:
         exec(block, namespace)
-    assert capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for key in ("eval/probe_acc", "eval/knn_acc", "rankme", "lidar"):
+        assert f"'{key}': " in printed
+    assert "embedding/lr=" in printed  # the best head of the sweep

@@ -16,9 +16,11 @@ from spt_callbacks import (
     CleanUpCallback,
     EnvironmentDumpCallback,
     HardwareMonitor,
+    LoggingCallback,
     LogUnusedParametersOnce,
     ModuleRegistryCallback,
     ModuleSummary,
+    OnlineKNN,
     OnlineWriter,
     SLURMInfo,
     TrainerInfo,
@@ -131,6 +133,17 @@ def test_tables_name_what_matters(tmp_path, capsys):
     for expected in ("used", "20", "accumulated batches", "ModuleSummary", "SingleDeviceStrategy"):
         assert expected in printed
     assert "\\n" not in printed
+
+
+def test_metrics_are_printed_after_each_validation(plain, loaders, make_trainer, capsys):
+    knn = OnlineKNN(queue_length=9)
+    make_trainer([knn, LoggingCallback()], max_epochs=2).fit(plain(), *loaders)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in lines if line.startswith("epoch")] == [
+        "epoch 1/2, step 6",
+        "epoch 2/2, step 12",
+    ]
+    assert sum("eval/knn_acc" in line for line in lines) == 2
 
 
 def test_a_datamodule_gets_the_trainer_before_its_loaders_are_asked_for(tmp_path):

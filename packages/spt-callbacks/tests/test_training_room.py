@@ -165,6 +165,12 @@ def test_the_teacher_moves_once_per_optimizer_step(tmp_path, accumulate, updates
         assert not torch.equal(before, after)
 
 
+def test_a_run_of_steps_has_a_schedule_over_all_of_them(tmp_path):
+    module = Plain()  # epochs of 4 steps: Lightning sets `max_epochs` to -1
+    train(tmp_path, module, [TeacherStudentCallback()], max_epochs=None, max_steps=10)
+    assert module.pair.seen == [(step, 10) for step in range(10)]
+
+
 def test_several_optimizers_count_as_one_step(tmp_path):
     module = Plain(optimizers=2)
     train(tmp_path, module, [TeacherStudentCallback()])

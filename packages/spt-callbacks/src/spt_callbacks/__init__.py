@@ -33,6 +33,8 @@ from spt_callbacks.evaluation.sweep import OnlineProbeSweep as OnlineProbeSweep
 from spt_callbacks.evaluation.zero_shot import CLIPZeroShot as CLIPZeroShot
 from spt_callbacks.factories import default_callbacks as default_callbacks
 from spt_callbacks.keys import MissingKeyError as MissingKeyError
+from spt_callbacks.memory import OrderedQueue as OrderedQueue
+from spt_callbacks.memory import UnsortedQueue as UnsortedQueue
 from spt_callbacks.online_queue import OnlineQueue as OnlineQueue
 from spt_callbacks.online_queue import (
     find_or_create_queue_callback as find_or_create_queue_callback,

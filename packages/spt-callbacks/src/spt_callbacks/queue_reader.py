@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from spt_callbacks.keys import Key
+from spt_callbacks.named import NamedCallback
 from spt_callbacks.queue import Queues, queues_of
-from spt_callbacks.restoring import tell_what_is_missing
 
 
-class QueueReader(pl.Callback):
+class QueueReader(NamedCallback):
     """Asks for queues, feeds them in training, and saves them if told to.
 
     Args:
@@ -47,16 +47,6 @@ class QueueReader(pl.Callback):
         self._shape = shape
         self._dtype = dtype
         self._queues: Queues | None = None
-
-    @property
-    def state_key(self) -> str:
-        """Distinguishes callbacks of different names."""
-        return f"{type(self).__name__}[name={self.name}]"
-
-    @property
-    def caller(self) -> str:
-        """How messages call this callback."""
-        return f"{type(self).__name__} {self.name!r}"
 
     @property
     def is_stateful(self) -> bool:
@@ -108,9 +98,3 @@ class QueueReader(pl.Callback):
         """Fill the queues."""
         if self.save_queues and self._queues is not None and "queues" in state_dict:
             self._queues.restore(self.keys, state_dict["queues"])
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Tell if the checkpoint knows nothing of this callback."""
-        tell_what_is_missing(trainer, checkpoint)

@@ -143,13 +143,14 @@ class Head:
         self._passes = self._saved.pop("passes", self._passes)
 
     def descend(self, loss: Tensor, *, flush: bool = False) -> None:
-        """Back-propagate, and step when enough passes have come.
+        """Back-propagate to the network alone, and step when enough passes have come.
 
         Args:
             loss: Scalar of one pass.
             flush: Step with what there is, however few passes came.
         """
-        loss.backward()
+        assert self.module is not None
+        loss.backward(inputs=[p for p in self.module.parameters() if p.requires_grad])
         self._passes += 1
         self._waiting += 1
         if self._waiting == self.accumulate_grad_batches or flush:

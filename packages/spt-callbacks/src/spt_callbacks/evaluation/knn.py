@@ -138,8 +138,7 @@ class OnlineKNN(QueueReader):
                 logger.warning(f"{self.caller} has no training features yet and reports nothing.")
             return
         features, labels = (part.to(pl_module.device) for part in found)
-        with torch.autocast(features.device.type, enabled=False):
-            self.bank = Bank(features, self.distance_metric, self.chunk_size)
+        self.bank = Bank(features, self.distance_metric, self.chunk_size)
         self._labels = labels.long()
         seen = int(labels.max()) + 1
         self._classes = self.num_classes or self._told(trainer, pl_module) or seen
@@ -190,15 +189,14 @@ class OnlineKNN(QueueReader):
         if self.bank is None or self._labels is None:
             return
         features, targets = self._rows(outputs, batch)
-        with torch.autocast(features.device.type, enabled=False):
-            closeness, index = self.bank.nearest(features, self.k)
-            scores = vote(
-                closeness,
-                self._labels[index],
-                num_classes=self._classes,
-                temperature=self.temperature,
-                metric=self.distance_metric,
-            )
+        closeness, index = self.bank.nearest(features, self.k)
+        scores = vote(
+            closeness,
+            self._labels[index],
+            num_classes=self._classes,
+            temperature=self.temperature,
+            metric=self.distance_metric,
+        )
         expose(outputs, f"{self.name}_preds", scores, self.caller)
         self.metrics.judge(trainer, scores, targets, batch_idx, dataloader_idx)
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Distance = Literal["cosine", "euclidean", "squared_euclidean", "manhattan"]
-CPU_ROWS, DEVICE_ROWS = 4096, 65536
-"""Rows compared at once by default: what a processor's cache holds, what keeps a device busy."""
-GROUP = 16
+CPU_ROWS, CPU_QUERIES, DEVICE_ROWS = 16384, 256, 65536
+"""Rows compared at once by default, and with how many queries on a processor: 16 MB of
+similarities stay in its cache until the nearest are picked, a larger device is kept busy."""
+GROUP = 8
 """Rows of which only the nearest is looked at first."""
 
 
@@ -57,26 +58,32 @@ class Bank:
             Cosines, or distances, ``(M, k)`` and the rows' indices ``(M, k)``.
         """
         queries = self._prepared(queries).to(self.rows.dtype)
-        room = queries.new_empty(len(queries) * self.chunk_size)  # one place for all chunks
+        size = CPU_QUERIES if queries.device.type == "cpu" else max(len(queries), 1)
+        with torch.autocast(queries.device.type, enabled=False):
+            found = [self._nearest(part, k) for part in queries.split(size)]
+        nearness, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return self._distance(queries, nearness), indices
+
+    def _nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] | None = None
         for start in range(0, len(self.rows), self.chunk_size):
-            near = self._nearness(queries, slice(start, start + self.chunk_size), room)
+            near = self._nearness(queries, slice(start, start + self.chunk_size))
             values, indices = largest(near, min(k, near.shape[1]))
             best = (values, indices + start)
             found = best if found is None else _better(found, best, k)
         assert found is not None
-        return self._distance(queries, found[0]), found[1]
+        return found
 
-    def _nearness(self, queries: Tensor, part: slice, room: Tensor) -> Tensor:
+    def _nearness(self, queries: Tensor, part: slice) -> Tensor:
         """Larger is nearer, ``(M, chunk)``; for Euclidean distances up to the query's length."""
         rows = self.rows[part]
         if self.metric == "manhattan":
             return torch.cdist(queries, rows, p=1).neg_()
-        out = room[: len(queries) * len(rows)].view(len(queries), len(rows))
+        products = inner_products(queries, rows)
         if self.metric == "cosine":
-            return torch.mm(queries, rows.T, out=out)
+            return products
         assert self.squares is not None
-        return torch.addmm(self.squares[part], queries, rows.T, beta=-1, alpha=2, out=out)
+        return products.mul_(2).sub_(self.squares[part])
 
     def _distance(self, queries: Tensor, nearness: Tensor) -> Tensor:
         if self.metric == "cosine":
@@ -85,6 +92,15 @@ class Bank:
             return -nearness
         squares = (queries.square().sum(1, keepdim=True) - nearness).clamp(min=0)
         return squares.sqrt() if self.metric == "euclidean" else squares
+
+
+def inner_products(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.T`` of ``(M, D)`` and ``(N, D)``; by oneDNN where it can, which MKL is slower than."""
+    by_onednn = a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() and b.numel()
+    if by_onednn and torch.backends.mkldnn.is_available():
+        product: Tensor = F.linear(a.to_mkldnn(), b).to_dense()
+        return product
+    return a @ b.T
 
 
 def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -97,7 +113,7 @@ def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         top = x.topk(k, dim=1)
         return top.values, top.indices
     whole = groups * GROUP
-    best = x[:, :whole].unflatten(1, (GROUP, groups)).amax(1).topk(k, dim=1, sorted=False).indices
+    _, best = largest(x[:, :whole].unflatten(1, (GROUP, groups)).amax(1), k)
     steps = torch.arange(0, whole, groups, device=x.device)
     rest = torch.arange(whole, x.shape[1], device=x.device).expand(len(x), -1)
     index = torch.cat([(best[:, None] + steps[:, None]).flatten(1), rest], dim=1)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from spt_callbacks.distributed import same_on_all_ranks
 from spt_callbacks.evaluation._head import Head
+from spt_callbacks.evaluation._own_loss import loss_in, made_by
 from spt_callbacks.keys import Key, check_rows, expose, holds, look_up, look_up_float
 from spt_callbacks.metrics import StageMetrics
-from spt_callbacks.restoring import tell_what_is_missing
+from spt_callbacks.named import NamedCallback
 
 
-class OnlineProbe(pl.Callback):
+class OnlineProbe(NamedCallback):
     """Train a head on detached features of any LightningModule whose step returns a mapping.
 
     The probe owns its network, optimizer, scheduler and metrics and saves them in its own
@@ -36,7 +37,10 @@ class OnlineProbe(pl.Callback):
             function of (outputs, batch).
         target: Key of the targets.
         probe: The head, or a function of the LightningModule that makes it.
-        loss: From predictions and targets to a scalar.
+        loss: From predictions and targets to a scalar. With ``loss``, ``input`` and ``target``
+            all ``None`` the head is called as ``probe(batch, outputs, pl_module)`` on detached
+            outputs; it returns a mapping, in training with its own ``loss``, and whatever else
+            that holds joins the step's dict.
         optimizer: As for ``spt_optim.create_optimizer``; LARS by default.
         scheduler: As for ``spt_optim.create_scheduler``; a mapping may hold ``interval``,
             ``"step"`` (default) or ``"epoch"``, and ``frequency``.
@@ -49,8 +53,10 @@ class OnlineProbe(pl.Callback):
         loss_fn: Another name of ``loss``.
 
     Raises:
-        TypeError: If the probe or the loss cannot be called.
-        ValueError: If there is no loss, or two, or a setting is out of range.
+        TypeError: If the probe or the loss cannot be called, or a probe without a loss returns
+            no mapping with its own.
+        ValueError: If there is no loss, or two, or a setting is out of range, or metrics are
+            given to a probe that brings its own loss.
     """
 
     is_stateful = True
@@ -59,8 +65,8 @@ class OnlineProbe(pl.Callback):
         self,
         module: pl.LightningModule | None = None,
         name: str = "probe",
-        input: Key = "embedding",
-        target: Key = "label",
+        input: Key | None = "embedding",
+        target: Key | None = "label",
         probe: nn.Module | Callable[[pl.LightningModule], nn.Module] | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         optimizer: Any = None,
@@ -74,7 +80,10 @@ class OnlineProbe(pl.Callback):
         loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.name = name
-        self.loss = one_loss(loss, loss_fn, self.caller)
+        self.brings_loss = input is None and target is None and loss is None and loss_fn is None
+        if self.brings_loss and metrics is not None:
+            raise ValueError(f"{self.caller} brings its own loss, so it takes no `metrics`.")
+        self.loss = None if self.brings_loss else one_loss(loss, loss_fn, self.caller)
         self.input = input
         self.target = target
         self.head = Head(
@@ -98,16 +107,6 @@ class OnlineProbe(pl.Callback):
         """The network; ``None`` until it is made."""
         return self.head.module
 
-    @property
-    def state_key(self) -> str:
-        """Distinguishes probes of different names."""
-        return f"{type(self).__name__}[name={self.name}]"
-
-    @property
-    def caller(self) -> str:
-        """How messages call this callback."""
-        return f"{type(self).__name__} {self.name!r}"
-
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, scheduler and counters, made of tensors and plain values."""
         return self.head.state_dict()
@@ -115,12 +114,6 @@ class OnlineProbe(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the device is known."""
         self.head.load_state_dict(state_dict)
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Tell if the checkpoint knows nothing of this probe."""
-        tell_what_is_missing(trainer, checkpoint)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Place the probe and make its optimizer."""
@@ -136,8 +129,15 @@ class OnlineProbe(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Train the probe on this batch's features."""
-        features, targets = self._rows(outputs, batch)
         assert self.module is not None
+        if self.loss is None:
+            with torch.enable_grad(), self.head.isolated(pl_module.device):
+                made = made_by(self.module.train(), outputs, batch, pl_module, self.caller)
+                loss = loss_in(made, self.caller)
+                self.head.descend(loss, flush=trainer.is_last_batch)
+            self._log_step(pl_module, loss.detach(), 1)
+            return
+        features, targets = self._rows(outputs, batch)
         with torch.enable_grad(), self.head.isolated(features.device):
             self.module.train()
             predictions = self.module(features)
@@ -158,6 +158,8 @@ class OnlineProbe(pl.Callback):
         pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=rows)
 
     def _rows(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        assert self.input is not None
+        assert self.target is not None
         features = look_up_float(self.input, outputs, batch, self.caller, self.head.dtype)
         targets = look_up(self.target, outputs, batch, self.caller)
         check_rows(features, targets, (self.input, self.target), self.caller)
@@ -187,6 +189,7 @@ class OnlineProbe(pl.Callback):
     on_predict_start = on_validation_start
 
     def _predict(self, outputs: Any, batch: Any) -> Tensor:
+        assert self.input is not None
         features = look_up_float(self.input, outputs, batch, self.caller, self.head.dtype)
         assert self.module is not None
         with torch.no_grad(), self.head.isolated(features.device):
@@ -205,6 +208,9 @@ class OnlineProbe(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Judge this batch."""
+        if self.loss is None:
+            self._make(outputs, batch, pl_module)
+            return
         _, targets = self._rows(outputs, batch)
         predictions = self._predict(outputs, batch)
         self.eval_metrics.judge(trainer, predictions, targets, batch_idx, dataloader_idx)
@@ -221,8 +227,15 @@ class OnlineProbe(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the predictions to what ``predict_step`` returned, if it holds the features."""
-        if isinstance(outputs, Mapping) and holds(self.input, outputs, batch):
+        if self.input is None:
+            self._make(outputs, batch, pl_module)
+        elif isinstance(outputs, Mapping) and holds(self.input, outputs, batch):
             self._predict(outputs, batch)
+
+    def _make(self, outputs: Any, batch: Any, pl_module: pl.LightningModule) -> None:
+        assert self.module is not None
+        with torch.no_grad(), self.head.isolated(pl_module.device):
+            made_by(self.module.eval(), outputs, batch, pl_module, self.caller)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of the epoch."""
@@ -238,7 +251,8 @@ def one_loss(loss: Any, loss_fn: Any, caller: str) -> Callable[[Tensor, Tensor],
     if (loss is None) == (loss_fn is None):
         raise ValueError(
             f"{caller} needs a loss, as `loss` or as `loss_fn`; got "
-            f"{'neither' if loss is None else 'both'}."
+            f"{'neither' if loss is None else 'both'}. A probe that brings its own needs "
+            "`input=None` and `target=None`."
         )
     found: Callable[[Tensor, Tensor], Tensor] = loss if loss is not None else loss_fn
     if not callable(found):

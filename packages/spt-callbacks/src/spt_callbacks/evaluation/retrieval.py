@@ -22,11 +22,12 @@ from spt_callbacks.evaluation.revisited import (
     split_relevance,
 )
 from spt_callbacks.keys import Key, check_rows, check_width, look_up, look_up_float
+from spt_callbacks.named import NamedCallback
 
 CHUNK = 256
 
 
-class ImageRetrieval(pl.Callback):
+class ImageRetrieval(NamedCallback):
     """Rank the validation images by their similarity to each query and score the rankings.
 
     Logs ``eval/{name}_map_{protocol}`` and ``eval/{name}_p{k}_{protocol}`` in [0, 1] (``test/...`` in
@@ -97,16 +98,6 @@ class ImageRetrieval(pl.Callback):
         self._features: list[Tensor] = []
         self._ids: list[Tensor] = []
         self._twins: dict[tuple[int, str], RetrievalMetric] = {}
-
-    @property
-    def state_key(self) -> str:
-        """Distinguishes callbacks of different names."""
-        return f"ImageRetrieval[name={self.name}]"
-
-    @property
-    def caller(self) -> str:
-        """How messages call this callback."""
-        return f"ImageRetrieval {self.name!r}"
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with nothing."""

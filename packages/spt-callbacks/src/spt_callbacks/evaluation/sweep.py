@@ -22,13 +22,13 @@ from spt_callbacks.evaluation._isolation import isolated
 from spt_callbacks.evaluation.pooling import Pooling, check_pooling, pool_tokens
 from spt_callbacks.keys import Key, check_rows, look_up, look_up_float
 from spt_callbacks.metrics import task_of
-from spt_callbacks.restoring import tell_what_is_missing
+from spt_callbacks.named import NamedCallback
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 """The 13 base learning rates of DINOv2, for 256 samples a step."""
 
 
-class OnlineProbeSweep(pl.Callback):
+class OnlineProbeSweep(NamedCallback):
     """Train a linear head per learning rate, layer and pooling, as one batched matmul; log the best.
 
     Logs ``train/{name}_loss`` of the best head and ``eval/{name}_acc`` of the best in validation
@@ -105,16 +105,6 @@ class OnlineProbeSweep(pl.Callback):
         self._saved: dict[str, Any] = {}
         self._trainer: weakref.ref[pl.Trainer] | None = None
 
-    @property
-    def state_key(self) -> str:
-        """Distinguishes sweeps of different names."""
-        return f"OnlineProbeSweep[name={self.name}]"
-
-    @property
-    def caller(self) -> str:
-        """How messages call this callback."""
-        return f"OnlineProbeSweep {self.name!r}"
-
     def state_dict(self) -> dict[str, Any]:
         """Weights, momentum and counters."""
         if self.heads is None or self._sgd is None:
@@ -131,12 +121,6 @@ class OnlineProbeSweep(pl.Callback):
         """Keep the state until the device is known."""
         self._saved = dict(state_dict)
         self.heads = None
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Tell if the checkpoint knows nothing of this sweep."""
-        tell_what_is_missing(trainer, checkpoint)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn how long the run is; a new Trainer's run begins without momentum."""

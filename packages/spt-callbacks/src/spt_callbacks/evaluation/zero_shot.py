@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from spt_callbacks.keys import Key, check_rows, expose, find, look_up
 from spt_callbacks.metrics import StageMetrics
+from spt_callbacks.named import NamedCallback
 
 Encoder = Callable[..., Any] | str
 
@@ -56,7 +57,7 @@ def zero_shot_logits(images: Tensor, weights: Tensor, *, scale: float = 100.0) -
     return scale * F.normalize(images, dim=-1) @ weights.T
 
 
-class CLIPZeroShot(pl.Callback):
+class CLIPZeroShot(NamedCallback):
     """Classify validation images by the text embeddings of the class names, as they are now.
 
     The classes are encoded again at the start of each validation, in evaluation mode and without
@@ -115,16 +116,6 @@ class CLIPZeroShot(pl.Callback):
         self.chunk_size = chunk_size
         self.metrics = StageMetrics(metrics)
         self.weights: Tensor | None = None
-
-    @property
-    def state_key(self) -> str:
-        """Distinguishes callbacks of different names."""
-        return f"CLIPZeroShot[name={self.name}]"
-
-    @property
-    def caller(self) -> str:
-        """How messages call this callback."""
-        return f"CLIPZeroShot {self.name!r}"
 
     @torch.no_grad()
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
