@@ -14,6 +14,8 @@ import spt_losses as sl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ROWS = 8
 WIDTH = 6
@@ -91,9 +93,10 @@ def vicregl(z_i: Tensor, z_j: Tensor, *local: Tensor) -> Tensor:
 
 
 def local_views(g: torch.Generator) -> list[Input]:
-    maps = [Input(normal(g, ROWS, 4, 3)) for _ in range(2)]
+    wide = [Input(normal(g, ROWS, 3)) for _ in range(2)]
+    maps = [Input(normal(g, ROWS, 4, 2)) for _ in range(2)]
     locations = [Input(normal(g, ROWS, 2, 2, 2), grad=False) for _ in range(2)]
-    return [*rows(2)(g), *maps, *locations]
+    return [*wide, *maps, *locations]
 
 
 def with_index(g: torch.Generator) -> list[Input]:
@@ -149,7 +152,7 @@ class Dinov2(nn.Module):
         make = self.loss.dino_loss.softmax_center_teacher
         make_patch = self.loss.ibot_loss.sinkhorn_knopp_teacher
         masked, targets = patches[:, :2].flatten(0, 1), make_patch(theirs[:, :2].flatten(0, 1), 0.5)
-        mask = (torch.arange(5) < 2).expand(len(patches), -1)
+        mask = (torch.arange(3) < 2).expand(len(patches), -1)
         return self.loss(student, make(teacher, 0.5), masked, targets, mask, student[:2])
 
 
@@ -197,6 +200,12 @@ def tokens(g: torch.Generator) -> list[Input]:
     return [Input(normal(g, ROWS, 5, WIDTH), grad=grad) for grad in (True, False)]
 
 
+def crops_and_tokens(g: torch.Generator) -> list[Input]:
+    student, teacher = (dataclasses.replace(x, value=x.value[..., :3]) for x in crops(g))
+    patches = [dataclasses.replace(x, value=x.value[:, :3, :3]) for x in tokens(g)]
+    return [student, teacher, *patches]
+
+
 def three_views(g: torch.Generator) -> list[Input]:
     return [Input(normal(g, 3, ROWS, WIDTH), 1)]
 
@@ -229,8 +238,8 @@ def both_images(g: torch.Generator) -> list[Input]:
 
 
 def gradients_of_cells(g: torch.Generator) -> list[Input]:
-    images = Input(normal(g, ROWS, 2, 8, 8), grad=False)
-    return [Input(normal(g, ROWS, 4, 24)), images, pixels(g)[2]]
+    images = Input(normal(g, ROWS, 1, 8, 8), grad=False)
+    return [Input(normal(g, ROWS, 4, 3)), images, pixels(g)[2]]
 
 
 def aligned(predicted: Tensor, projected: Tensor, neighbours: Tensor) -> Tensor:
@@ -265,7 +274,7 @@ CASES = [
     Case("dino", lambda: Dino(), crops),
     Case("dino_sinkhorn", lambda: Dino(sinkhorn=True), crops),
     Case("ibot", lambda: Ibot(), patches, compiles=False),
-    Case("dinov2", lambda: Dinov2(), lambda g: [*crops(g), *tokens(g)]),
+    Case("dinov2", lambda: Dinov2(), crops_and_tokens),
     Case("koleo", lambda: sl.KoLeoLoss(), rows(1)),
     Case("koleo_top_k", lambda: sl.KoLeoLoss(top_k=3), rows(1)),
     Case("gram", lambda: sl.GramLoss(), tokens),
@@ -279,7 +288,7 @@ CASES = [
     Case("mae_sum", pixel_error(reduction="sum"), pixels),
     Case("mae_cosine", pixel_error(loss_type="cosine", mask_only=False), pixels),
     Case("simmim", lambda: sl.SimMIMLoss(), both_images),
-    Case("maskfeat", lambda: sl.MaskFeatLoss(patch_size=4, bins=3, cell=2), gradients_of_cells),
+    Case("maskfeat", lambda: sl.MaskFeatLoss(patch_size=4, bins=3, cell=4), gradients_of_cells),
     Case("data2vec", lambda: sl.Data2VecLoss(), rows(1, 1)),
     Case("ijepa", lambda: sl.IJEPALoss(), tokens),
     Case("vjepa", lambda: sl.VJEPALoss(), tokens),
@@ -329,6 +338,28 @@ def state(loss: Callable[..., Tensor]) -> list[Tensor]:
     return [x.detach().double().clone() for x in buffers]
 
 
+class Traffic(TorchDispatchMode):
+    """Counts the numbers that are handed to collectives."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            tensors = tree_leaves(args)
+            self.numbers += sum(x.numel() for x in tensors if isinstance(x, Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+def traffic(loss: Callable[..., Tensor], number: int) -> int:
+    """Of one forward and backward with so many rows on this rank."""
+    views = [torch.randn(number, WIDTH, requires_grad=True) for _ in range(2)]
+    with Traffic() as counted:
+        loss(*views).backward()
+    return counted.numbers
+
+
 def run_rank(rank: int, splits: list[list[int]], folder: str) -> None:
     """Every case under every split of the rows; the first rank writes the averages."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -342,6 +373,9 @@ def run_rank(rank: int, splits: list[list[int]], folder: str) -> None:
         for case in CASES:
             if case.unequal or len(set(counts)) == 1:
                 results[case.name] = [average(x) for x in gradients(case, counts, rank)]
+        for name in ("barlow_twins", "vicreg", "ntxent"):
+            loss = next(case.loss for case in CASES if case.name == name)()
+            results[f"{name} traffic"] = torch.tensor([traffic(loss, n) for n in (4, 32)])
         if rank == 0:
             torch.save(results, f"{folder}/split{index}.pt")
         dist.barrier()

@@ -67,6 +67,17 @@ def test_targets_are_standardised_in_float32_whatever_the_prediction():
     assert value.item() == pytest.approx(goal.square().mean().item(), rel=1e-3)
 
 
+def test_predictions_of_some_places_are_compared_with_the_patches_there():
+    generator = torch.Generator().manual_seed(0)
+    images, pred = (torch.rand(*shape, generator=generator) for shape in ((2, 3, 8, 8), (2, 4, 48)))
+    places = torch.tensor([[3, 0], [1, 2]])
+    chosen = pred.gather(1, places.unsqueeze(2).expand(-1, -1, 48))
+    mask = torch.zeros(2, 4).scatter_(1, places, 1.0)
+    loss = MAELoss(4)
+    value = loss(chosen, images, torch.ones(2, 2), places=places)
+    torch.testing.assert_close(value, loss(pred, images, mask))
+
+
 def test_a_constant_patch_and_no_masked_patch_stay_finite():
     pred = torch.randn(1, 4, 12, requires_grad=True)
     value = MAELoss(2)(pred, torch.ones(1, 3, 4, 4), torch.zeros(1, 4))

@@ -192,6 +192,18 @@ def test_scale_does_not_depend_on_the_units_of_the_loss():
     torch.testing.assert_close(*ends, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("settings", [{}, {"clip_lr": True}, {"norm_of_sum": True}])
+def test_no_value_is_read_by_the_host(settings):
+    """On a device that holds no values, whatever asks for one fails."""
+    layer = nn.Linear(3, 2, device="meta")
+    for p in layer.parameters():
+        p.grad = torch.empty_like(p)
+    optimizer = LARS(layer.parameters(), lr=0.1, weight_decay=0.1, **settings)
+    for _ in range(2):
+        optimizer.step()
+    assert optimizer.state[layer.weight]["momentum_buffer"].is_meta
+
+
 def test_resuming_goes_on_as_if_nothing_had_happened():
     first, second = (nn.Linear(3, 2, dtype=torch.float64) for _ in range(2))
     second.load_state_dict(first.state_dict())

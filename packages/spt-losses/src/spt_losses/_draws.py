@@ -16,12 +16,13 @@ _LOW = 0xFFFFFFFF  # numbers of 32 bits live in int64
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit numbers in which every bit of the input moves every bit of the output."""
-    x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & _LOW
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & _LOW
-    return x ^ (x >> 16)
+    """A bijection of 32-bit numbers in which every bit of the input moves every bit of the output.
+
+    It overwrites ``x``.
+    """
+    x.bitwise_xor_(x >> 16).mul_(0x7FEB352D).bitwise_and_(_LOW)
+    x.bitwise_xor_(x >> 15).mul_(0x846CA68B).bitwise_and_(_LOW)
+    return x.bitwise_xor_(x >> 16)
 
 
 class Draws(nn.Module):
@@ -46,16 +47,18 @@ class Draws(nn.Module):
         key = _mix(_mix((self.calls + 1) & _LOW) ^ (self.seed * 0x9E3779B1 & _LOW))
         if self.training:
             self.calls.add_(1)
-        return _mix(_mix(place ^ key) + key & _LOW).view(shape)
+        return _mix(_mix(place.bitwise_xor_(key)).add_(key).bitwise_and_(_LOW)).view(shape)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Numbers in the open interval (0, 1)."""
-        return ((self.bits(*shape) >> 9).to(dtype) + 0.5) / 2**23
+        return (self.bits(*shape) >> 9).to(dtype).add_(0.5).div_(2**23)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard Gaussian numbers, by Box and Muller."""
-        radius, angle = self.uniform(2, *shape, dtype=dtype)
-        return (-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()
+        number = math.prod(shape)
+        radius, angle = self.uniform(2, (number + 1) // 2, dtype=dtype)
+        radius, angle = radius.log_().mul_(-2).sqrt_(), angle.mul_(2 * math.pi)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()])[:number].view(shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in ``[0, high)``."""

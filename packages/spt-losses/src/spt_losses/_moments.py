@@ -22,27 +22,6 @@ def variance(z: Tensor, divisor: int) -> Tensor:
     return sum_over_ranks(z.square().sum(0)) / divisor
 
 
-class _SumOfProducts(torch.autograd.Function):
-    """``a^T a``; backward is one product, since the matrix is symmetric."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Tensor:
-        ctx.save_for_backward(a)
-        return a.mT @ a
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (a,) = ctx.saved_tensors
-        with no_autocast(a):
-            return a @ (grad + grad.mT)
-
-
-def second_moments(z: Tensor, rows: int) -> Tensor:
-    """``z^T z`` over the rows of all ranks, which ``rows`` counts, over their number."""
-    products: Tensor = _SumOfProducts.apply(z)
-    return sum_over_ranks(products) / rows
-
-
 class _Decorrelation(torch.autograd.Function):
     """Squared distance of a moment matrix from a diagonal one; its gradient takes its place."""
 

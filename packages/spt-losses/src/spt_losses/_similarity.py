@@ -49,7 +49,7 @@ class _ContrastSum(torch.autograd.Function):
     def forward(
         ctx: Any,
         anchors: Tensor,
-        candidates: Tensor,
+        others: Tensor | None,  # None where the anchors are the candidates
         positives: Tensor,
         scale: Tensor,
         hidden: Tensor | None,
@@ -60,8 +60,9 @@ class _ContrastSum(torch.autograd.Function):
         needs_candidates: bool,
     ) -> Tensor:
         scaled = anchors * scale
+        candidates = anchors if others is None else others
         losses = torch.empty_like(positives)
-        grad_anchors = torch.empty_like(anchors) if needs_anchors else None
+        grad_anchors = torch.zeros_like(anchors) if needs_anchors else None
         grad_candidates = torch.zeros_like(candidates) if needs_candidates else None
         for start in range(0, len(anchors), block_rows):
             rows = slice(start, start + block_rows)
@@ -73,14 +74,19 @@ class _ContrastSum(torch.autograd.Function):
                 None if mask is None else mask[rows],
             )
             losses[rows] = lse - positives[rows]
-            if grad_anchors is not None:
-                grad_anchors[rows] = softmax @ candidates
+            if others is None and grad_anchors is not None:  # both sides in one
+                grad_anchors[rows].addmm_(softmax, scaled)
+                grad_anchors.addmm_(softmax.T, scaled[rows])
+            elif grad_anchors is not None:
+                grad_anchors[rows].addmm_(softmax, candidates)
             if grad_candidates is not None:
                 grad_candidates.addmm_(softmax.T, scaled[rows])
         # d log(sum + e^p) / dp is the positive's softmax, e^(p - lse)
         chosen = losses.neg().exp() if positive_counts else torch.zeros_like(losses)
-        grad_scale = None if grad_anchors is None else (grad_anchors * anchors).sum()
-        grad_anchors = None if grad_anchors is None else grad_anchors.mul_(scale)
+        grad_scale = None
+        if others is not None and grad_anchors is not None:
+            grad_scale = torch.linalg.vecdot(grad_anchors, anchors).sum()
+            grad_anchors.mul_(scale)
         ctx.save_for_backward(grad_anchors, grad_candidates, chosen - 1, grad_scale)
         return losses.sum()
 
@@ -112,7 +118,8 @@ def contrast_sum(
 
     Args:
         anchors: Shape ``(n, D)``.
-        candidates: Shape ``(M, D)``.
+        candidates: Shape ``(M, D)``. The anchors themselves, with a constant scale, get the gradient
+            of both sides in one buffer.
         positives: Logits of the positives, scale included, shape ``(n,)``.
         scale: What multiplies the similarities; may be a tensor with gradient.
         positive_counts: Whether the positive is one more term of its row's sum of exponentials;
@@ -126,9 +133,10 @@ def contrast_sum(
     """
     scale = torch.as_tensor(scale, dtype=anchors.dtype, device=anchors.device)
     with_gradient = torch.is_grad_enabled()
+    both = candidates is anchors and not scale.requires_grad
     total: Tensor = _ContrastSum.apply(
         anchors,
-        candidates,
+        None if both else candidates,
         positives,
         scale,
         hidden,
@@ -136,6 +144,6 @@ def contrast_sum(
         chunk_size or len(anchors),
         positive_counts,
         with_gradient and (anchors.requires_grad or scale.requires_grad),
-        with_gradient and candidates.requires_grad,
+        with_gradient and candidates.requires_grad and not both,
     )
     return total

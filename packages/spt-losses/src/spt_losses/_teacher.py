@@ -11,6 +11,7 @@ from spt_losses._checks import check_floating, check_fraction, check_positive
 from spt_losses._distributed import sum_over_ranks
 from spt_losses._numerics import no_autocast, widen
 from spt_losses._pending import Pending
+from spt_losses._row_blocks import row_blocks
 from spt_losses.sinkhorn import sinkhorn_knopp
 
 
@@ -57,7 +58,11 @@ class TeacherTargets(nn.Module):
         check_positive("teacher_temp", teacher_temp)
         with torch.no_grad(), no_autocast(teacher_logits):
             x = widen(teacher_logits)
-            probabilities = ((x - self._center_for(x)) / teacher_temp).softmax(dim=-1)
+            center = self._center_for(x)
+            probabilities = torch.empty_like(x, memory_format=torch.contiguous_format)
+            flat = x.flatten(0, -2), probabilities.flatten(0, -2)
+            for rows, made in zip(*map(row_blocks, flat), strict=True):
+                made.copy_((rows - center).div_(teacher_temp).softmax(dim=-1))
         if update_centers:
             self.update_center(teacher_logits)
         return probabilities

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spt_losses._checks import check_not_negative, check_paired, check_several_rows
 from spt_losses._distributed import num_rows, sum_over_ranks, world_size
 from spt_losses._numerics import no_autocast, refuse_second_derivative, widen
+from spt_losses._row_blocks import row_blocks
 
 
 def barlow_twins_loss(z_i: Tensor, z_j: Tensor, *, lambd: float = 5e-3) -> Tensor:
@@ -57,58 +58,79 @@ def barlow_twins_loss(z_i: Tensor, z_j: Tensor, *, lambd: float = 5e-3) -> Tenso
 
 
 class _BarlowTwins(torch.autograd.Function):
-    """The loss from raw projections; standardised views are made anew where they are needed.
+    """The loss from raw projections; centred views are made anew, block by block, where needed.
 
-    Means over the batch that the gradient of a standardisation subtracts follow from the
-    correlations: that of the gradient is 0, that of its product with the view a sum over a row.
+    Deviations scale the D x D matrices and not the views. Means over the batch that the gradient of
+    a standardisation subtracts follow from the correlations: that of the gradient is 0, that of its
+    product with the view a sum over a row.
     """
 
     @staticmethod
     def forward(ctx: Any, z_i: Tensor, z_j: Tensor, rows: int, lambd: float) -> Tensor:
-        of_i, of_j = _statistics(z_i, rows), _statistics(z_j, rows)
-        c = _standardized(z_i, *of_i).mT @ _standardized(z_j, *of_j)  # (D, D)
-        if world_size() > 1:
-            dist.all_reduce(c)
-        c.div_(rows)
+        mean_i, mean_j = (sum_over_ranks(z.sum(0)) / rows for z in (z_i, z_j))
+        c, inverse_i, inverse_j = _moments(z_i, z_j, mean_i, mean_j, rows)
         diagonal = c.diagonal().clone()
         c.fill_diagonal_(0.0)
-        squares_i, squares_j = (torch.linalg.vector_norm(c, dim=d).square() for d in (1, 0))
+        squares_i, squares_j = _sums_of_squares(c)
         value = (diagonal - 1).square().sum() + lambd * squares_i.sum()
         own = 2 / rows * (diagonal - 1)  # the slope of the diagonal entries
+        along_i, along_j = (
+            inverse.square() * (2 * lambd / rows * squares + own * diagonal)
+            for inverse, squares in ((inverse_i, squares_i), (inverse_j, squares_j))
+        )
         slope = c.mul_(2 * lambd / rows)
         slope.diagonal().copy_(own)
-        means = (2 * lambd / rows * s + own * diagonal for s in (squares_i, squares_j))
-        ctx.save_for_backward(z_i, z_j, slope, *of_i, *of_j, *means)
+        slope.mul_(inverse_i[:, None]).mul_(inverse_j)
+        ctx.save_for_backward(z_i, z_j, slope, mean_i, mean_j, along_i, along_j)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        z_i, z_j, slope, mean_i, inverse_i, mean_j, inverse_j, along_i, along_j = ctx.saved_tensors
+        z_i, z_j, slope, mean_i, mean_j, along_i, along_j = ctx.saved_tensors
         if world_size() > 1:
             grad = grad.clone()
             dist.all_reduce(grad)
         with no_autocast(z_i):
-            grad_i = _standardized(z_j, mean_j, inverse_j) @ slope.mT
-            y_i = _standardized(z_i, mean_i, inverse_i)
-            grad_i.addcmul_(y_i, along_i, value=-1).mul_(inverse_i * grad)
-            grad_j = y_i @ slope
-            del y_i  # one view at a time
-            y_j = _standardized(z_j, mean_j, inverse_j)
-            grad_j.addcmul_(y_j, along_j, value=-1).mul_(inverse_j * grad)
+            grad_i = torch.addcmul(-mean_i * grad, z_i, grad)  # the centred view times the gradient
+            grad_j = torch.addcmul(-mean_j * grad, z_j, grad)
+            for x_i, x_j in zip(_blocks(grad_i), _blocks(grad_j), strict=True):
+                of_j = (x_i @ slope).addcmul_(x_j, along_j, value=-1)
+                x_i.mul_(-along_i).addmm_(x_j, slope.mT)
+                x_j.copy_(of_j)
             return grad_i, grad_j, None, None
 
 
-def _statistics(z: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Mean, and one over the deviation, over all ranks."""
-    mean = sum_over_ranks(z.sum(0)) / rows
-    squares = sum_over_ranks(torch.linalg.vector_norm(z - mean, dim=0).square())
+def _moments(
+    z_i: Tensor, z_j: Tensor, mean_i: Tensor, mean_j: Tensor, rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlation matrix over all ranks, and one over the deviation in each view."""
+    c = z_i.new_zeros(z_i.shape[1], z_i.shape[1])
+    squares = z_i.new_zeros(2, z_i.shape[1])
+    for a, b in zip(_blocks(z_i), _blocks(z_j), strict=True):
+        x_i, x_j = a - mean_i, b - mean_j
+        c.addmm_(x_i.mT, x_j)
+        squares += torch.stack([torch.linalg.vecdot(x, x, dim=0) for x in (x_i, x_j)])
+    if world_size() > 1:
+        dist.all_reduce(c)
     # biased variance and eps under the root, as the official BatchNorm
-    return mean, (squares / rows + 1e-5).rsqrt()
+    inverse_i, inverse_j = (sum_over_ranks(squares) / rows + 1e-5).rsqrt()
+    return c.mul_(inverse_i[:, None] / rows).mul_(inverse_j), inverse_i, inverse_j
 
 
-def _standardized(z: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    return (z - mean).mul_(inverse)
+def _blocks(z: Tensor) -> tuple[Tensor, ...]:
+    """Blocks with no fewer rows than columns, so that the D x D matrix is passed over less often."""
+    return row_blocks(z, elements=max(2**18, z.shape[1] ** 2))
+
+
+def _sums_of_squares(c: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the entries of each row, and of each column; no second matrix is built."""
+    of_rows, of_columns = [], torch.zeros_like(c[0])
+    for block in c.chunk(8):
+        squares = block.square()
+        of_rows.append(squares.sum(1))
+        of_columns += squares.sum(0)
+    return torch.cat(of_rows), of_columns
 
 
 class BarlowTwinsLoss(nn.Module):

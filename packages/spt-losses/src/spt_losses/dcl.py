@@ -61,16 +61,18 @@ def dcl_loss(
         check_positive("sigma", sigma)
     check_count("chunk_size", chunk_size)
     with no_autocast(z_i):
-        z = torch.stack([unit(widen(z_i)), unit(widen(z_j))], dim=1)  # (N, 2, D)
+        z = unit(torch.stack([widen(z_i), widen(z_j)], dim=1))  # (N, 2, D)
         counts = row_counts(z)
         check_several_rows("Decoupled contrastive learning", sum(counts))
-        cosine = (z[:, 0] * z[:, 1]).sum(1)  # (N,)
+        z_first, z_second = z.unbind(1)
+        cosine = (z_first * z_second).sum(1)  # (N,)
         weight = 1.0 if sigma is None else _weights(cosine, sigma, counts)
-        candidates = gather_rows(z, counts).flatten(0, 1)  # (2M, D), M samples on all ranks
+        anchors = z.flatten(0, 1)  # (2N, D), the two views of a sample side by side
+        candidates = gather_rows(anchors, [2 * n for n in counts])  # (2M, D), M samples in all
         first = 2 * (sum(counts[: rank()]) + torch.arange(len(z), device=z.device))
         pairs = torch.stack([first, first + 1], dim=1).repeat_interleave(2, dim=0)  # (2N, 2)
         total = contrast_sum(
-            z.flatten(0, 1),
+            anchors,
             candidates,
             (weight * cosine / temperature).repeat_interleave(2),
             1 / temperature,

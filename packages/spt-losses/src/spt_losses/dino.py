@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from spt_losses._checks import check_dims, check_positive
+from spt_losses._cross_entropy import entropy_of_pairs
 from spt_losses._distributed import mean_of_rows
 from spt_losses._numerics import no_autocast, widen
 from spt_losses._teacher import TeacherTargets
@@ -26,7 +27,7 @@ def dino_loss(
 ) -> Tensor:
     """Cross-entropy of every pair of a student's and a teacher's crop.
 
-    No tensor of pairs is built: distributions are summed over crops first.
+    No tensor of pairs is built: each crop of the student meets the sum of its targets.
 
     Args:
         student_logits: Shape ``(S, B, K)``; crop ``i`` of the student is crop ``i`` of the teacher
@@ -73,11 +74,10 @@ def dino_loss(
             "Give more crops, or `skip_same_view=False`."
         )
     with no_autocast(student_logits):
-        log_p = (widen(student_logits) / temperature).log_softmax(dim=-1)
-        target = widen(teacher_probs.detach()).to(log_p.dtype)
-        rows = -(target.sum(0) * log_p.sum(0)).sum(-1)  # (B,)
-        if same:
-            rows = rows + (target[:same] * log_p[:same]).sum((0, 2))
+        targets = widen(teacher_probs).unbind()
+        rows = entropy_of_pairs(
+            widen(student_logits), targets, temperature, skip_same=skip_same_view
+        )  # (B,)
         return mean_of_rows(rows) / (pairs if reduction == "mean" else 1)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spt_losses._checks import check_positive, check_same_shape
+from spt_losses._cross_entropy import soft_cross_entropy
 from spt_losses._distributed import num_rows, world_size
 from spt_losses._numerics import no_autocast, widen
 from spt_losses._teacher import TeacherTargets
@@ -64,8 +65,8 @@ def ibot_patch_loss(
             f"{tuple(student_patch_logits.shape)}."
         )
     with no_autocast(student_patch_logits):
-        log_p = (widen(student_patch_logits) / temperature).log_softmax(dim=-1)
-        rows = -(widen(teacher_patch_probs.detach()).to(log_p.dtype) * log_p).sum(-1)  # (M,)
+        logits, targets = widen(student_patch_logits), widen(teacher_patch_probs)
+        rows = soft_cross_entropy(logits[None], [targets], temperature)  # (M,)
         if mask is None:
             return rows.sum() * world_size() / max(num_rows(rows), 1)
         weights = _weights(mask, len(rows), rows.dtype)

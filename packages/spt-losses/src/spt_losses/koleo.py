@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spt_losses._checks import check_count, check_rows, check_several_rows
 from spt_losses._distributed import gather_rows, mean_of_rows, rank, row_counts
 from spt_losses._numerics import no_autocast, unit, widen
+from spt_losses._row_blocks import rows_per_block
 
 EPS = 1e-8  # in the difference and in the logarithm, as in the official code of DINOv2
 
@@ -50,17 +51,31 @@ def koleo_loss(z: Tensor, *, top_k: int = 1) -> Tensor:
     with no_autocast(z):
         x = unit(widen(z))
         everyone = gather_rows(x, counts)
-        with torch.no_grad():
-            similarity = x @ everyone.T  # (N, all rows)
-            own = torch.arange(len(x), device=x.device) + sum(counts[: rank()])
-            similarity.scatter_(1, own.unsqueeze(1), -torch.inf)
-            nearest = similarity.topk(top_k, dim=1).indices
-        difference = x.unsqueeze(1) - everyone[nearest]  # (N, k, D)
+        nearest = _nearest(x, everyone, sum(counts[: rank()]), top_k)
+        neighbours = everyone.index_select(0, nearest.flatten()).view(len(x), top_k, -1)
+        difference = x.unsqueeze(1) - neighbours  # (N, k, D)
         distance = torch.linalg.vector_norm(difference + EPS, dim=2)
         # a duplicate lies in no direction; with eps alone its gradient would leave float16
         least = 1.01 * EPS * math.sqrt(x.shape[1])
         distance = torch.where(distance > least, distance, distance.detach())
         return -mean_of_rows((distance + EPS).log().mean(1), counts)
+
+
+@torch.no_grad()
+def _nearest(x: Tensor, everyone: Tensor, first: int, top_k: int) -> Tensor:
+    """Indices ``(N, k)`` of the most similar other rows; ``x`` begins at row ``first`` of all."""
+    own = first + torch.arange(len(x), device=x.device).unsqueeze(1)
+    size = rows_per_block(x, len(everyone), elements=2**20)
+    blocks = zip(x.split(size), own.split(size), strict=True)
+    return torch.cat([_nearest_of(rows, itself, everyone, top_k) for rows, itself in blocks])
+
+
+def _nearest_of(rows: Tensor, itself: Tensor, everyone: Tensor, top_k: int) -> Tensor:
+    """:func:`_nearest` for a block of rows, whose similarities alone are held."""
+    similarity = (rows @ everyone.T).scatter_(1, itself, -torch.inf)  # (block, all rows)
+    if top_k == 1:  # found much faster than by sorting
+        return similarity.argmax(1, keepdim=True)
+    return similarity.topk(top_k, dim=1).indices
 
 
 class KoLeoLoss(nn.Module):

@@ -54,13 +54,14 @@ def ntxent_loss(
     check_positive("temperature", temperature)
     check_count("chunk_size", chunk_size)
     with no_autocast(z_i):
-        z = torch.stack([unit(widen(z_i)), unit(widen(z_j))], dim=1)  # (N, 2, D)
+        z = unit(torch.stack([widen(z_i), widen(z_j)], dim=1))  # (N, 2, D)
         counts = row_counts(z)
         check_several_rows("NT-Xent", sum(counts))
         anchors = z.flatten(0, 1)  # (2N, D), the two views of a sample side by side
-        candidates = gather_rows(z, counts).flatten(0, 1)  # (2M, D), M samples on all ranks
+        candidates = gather_rows(anchors, [2 * n for n in counts])  # (2M, D), M samples in all
         own = 2 * sum(counts[: rank()]) + torch.arange(len(anchors), device=z.device)
-        positives = (z[:, 0] * z[:, 1]).sum(1).repeat_interleave(2) / temperature  # (2N,)
+        first, second = z.unbind(1)
+        positives = (first * second).sum(1).repeat_interleave(2) / temperature  # (2N,)
         total = contrast_sum(
             anchors,
             candidates,

@@ -135,7 +135,7 @@ def unit_directions(directions: Tensor, z: Tensor) -> Tensor:
             f"`directions` must have shape ({z.shape[-1]}, K), got {tuple(directions.shape)}."
         )
     a = widen(directions.detach()).to(z.device)
-    return (a / torch.linalg.vector_norm(a, dim=0)).to(z.dtype)
+    return (a / torch.linalg.vecdot(a, a, dim=0).sqrt()).to(z.dtype)
 
 
 def check_rule(t_max: float, n_points: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from spt_losses._checks import check_count, check_dims, check_positive
 from spt_losses._distributed import max_over_ranks, sum_over_ranks
 from spt_losses._numerics import no_autocast, widen
+from spt_losses._row_blocks import row_blocks
 
 
 @torch.no_grad()
@@ -57,18 +58,22 @@ def sinkhorn_knopp(
 
 @torch.no_grad()
 def balanced(log_scores: Tensor, n_iterations: int) -> Tensor:
-    """Sinkhorn's normalisation of ``exp(log_scores)`` ``(N, K)``; rows of sum 1.
+    """Sinkhorn's normalisation of ``exp(log_scores)`` ``(N, K)``, which it overwrites; rows of sum 1.
 
     The first round takes logarithms, since the scores may span any range. After it a prototype's
     largest entry is at least 1 / (N K), in every round, so that the others need none.
     """
     if not n_iterations:
-        return log_scores.exp()
-    q = (log_scores - _log_mass_of_prototypes(log_scores)).softmax(dim=1)
+        return log_scores.exp_()
+    mass = _log_mass_of_prototypes(log_scores)
+    for part in row_blocks(log_scores):
+        part.copy_((part - mass).softmax(dim=1))
     for _ in range(n_iterations - 1):
-        q.div_(sum_over_ranks(q.sum(0, keepdim=True)))
-        q.div_(q.sum(1, keepdim=True))
-    return q
+        mass = sum_over_ranks(log_scores.sum(0, keepdim=True))
+        for part in row_blocks(log_scores):
+            part.div_(mass)
+            part.div_(part.sum(1, keepdim=True))
+    return log_scores
 
 
 def _log_mass_of_prototypes(log_scores: Tensor) -> Tensor:
@@ -78,4 +83,7 @@ def _log_mass_of_prototypes(log_scores: Tensor) -> Tensor:
     else:
         largest = log_scores.new_full((1, log_scores.shape[1]), -torch.inf)
     largest = max_over_ranks(largest)
-    return largest + sum_over_ranks((log_scores - largest).exp().sum(0, keepdim=True)).log()
+    total = torch.zeros_like(largest)
+    for part in row_blocks(log_scores):
+        total += (part - largest).exp_().sum(0, keepdim=True)
+    return largest + sum_over_ranks(total).log()

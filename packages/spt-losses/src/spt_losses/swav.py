@@ -18,6 +18,7 @@ from spt_losses._checks import (
     check_same_shape,
     check_width,
 )
+from spt_losses._cross_entropy import entropy_of_pairs, soft_cross_entropy
 from spt_losses._distributed import mean_of_rows
 from spt_losses._numerics import no_autocast, unit, widen
 from spt_losses.sinkhorn import sinkhorn_knopp
@@ -34,8 +35,8 @@ def swapped_prediction_loss(scores: Tensor, codes: Tensor, *, temperature: float
         temperature: tau, above 0.
     """
     check_positive("temperature", temperature)
-    log_p = (widen(scores) / temperature).log_softmax(dim=1)
-    return -mean_of_rows((widen(codes.detach()).to(log_p.dtype) * log_p).sum(1))
+    with no_autocast(scores):
+        return mean_of_rows(soft_cross_entropy(widen(scores)[None], [widen(codes)], temperature))
 
 
 def swav_loss(
@@ -80,8 +81,8 @@ def swav_loss(
     _check_views(projections, prototypes, assigned)
     with no_autocast(prototypes):
         c = unit(widen(prototypes))
-        scores = [unit(widen(z)) @ c.T for z in projections]
-        total = scores[0].new_zeros(())
+        scores = torch.stack([unit(widen(z)) @ c.T for z in projections])  # (V, N, K)
+        codes = []
         for view in range(assigned):
             queue = _queue_of(queues, view, assigned)
             candidates = scores[view].detach()
@@ -89,12 +90,10 @@ def swav_loss(
                 check_width("queues", queue, prototypes.shape[1])
                 earlier = unit(widen(queue.detach())).to(c.dtype) @ c.detach().T
                 candidates = torch.cat([earlier, candidates])
-            codes = sinkhorn_knopp(candidates, epsilon, None, sinkhorn_iterations)
-            codes = codes[len(codes) - len(scores[view]) :]
-            for other, theirs in enumerate(scores):
-                if other != view:
-                    total = total + swapped_prediction_loss(theirs, codes, temperature=temperature)
-        return total / (assigned * (len(scores) - 1))
+            balanced = sinkhorn_knopp(candidates, epsilon, None, sinkhorn_iterations)
+            codes.append(balanced[len(balanced) - scores.shape[1] :])
+        rows = entropy_of_pairs(scores, codes, temperature)  # (N,)
+        return mean_of_rows(rows) / (assigned * (len(scores) - 1))
 
 
 def _check_views(projections: Sequence[Tensor], prototypes: Tensor, assigned: int) -> None:

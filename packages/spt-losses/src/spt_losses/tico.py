@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from spt_losses._checks import check_fraction, check_not_negative, check_paired
-from spt_losses._distributed import mean_of_rows, num_rows, row_counts
-from spt_losses._moments import second_moments
-from spt_losses._numerics import no_autocast, unit, widen
+from spt_losses._distributed import mean_of_rows, num_rows, row_counts, world_size
+from spt_losses._numerics import no_autocast, refuse_second_derivative, unit, widen
 from spt_losses._pending import Pending
 
 
@@ -31,7 +31,7 @@ def tico_loss(
     Args:
         z1: Projections of the online branch, shape ``(N, D)``; normalised here.
         z2: Of the other view's momentum branch, ``(N, D)``; pass them without gradient.
-        covariance: C', shape ``(D, D)``; zero if ``None``.
+        covariance: C', symmetric, shape ``(D, D)``; zero if ``None``.
         beta: Weight of the past, in [0, 1].
         rho: Weight of the contrast, at least 0; 8 in the paper, 20 in its first ports.
 
@@ -56,14 +56,44 @@ def tico_loss(
     counts = row_counts(z1)
     with no_autocast(z1):
         x = unit(widen(z1))
-        batch = second_moments(x, sum(counts))  # (D, D)
-        c = (1 - beta) * batch
         if covariance is not None:
             _check_covariance(covariance, x.shape[1])
-            c = c + beta * covariance.detach().to(c)
+            covariance = covariance.detach().to(x)
+        contrast, batch = _Contrast.apply(x, covariance, sum(counts), beta)
         agreement = mean_of_rows((x * unit(widen(z2))).sum(1), counts)
-        contrast = (c * batch).sum()  # the mean of x^T C x is the trace of C times the moments
-        return 1 - agreement + rho * contrast, batch.detach()
+        return 1 - agreement + rho * contrast, batch
+
+
+class _Contrast(torch.autograd.Function):
+    """Mean of ``x^T C x``, and the batch's share of C, from which the past is kept apart."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, past: Tensor | None, rows: int, beta: float
+    ) -> tuple[Tensor, Tensor]:
+        batch = x.mT @ x  # (D, D)
+        if world_size() > 1:
+            dist.all_reduce(batch)
+        batch.div_(rows)
+        # the mean is the trace of C times the batch's moments, which are in C as well
+        value = (1 - beta) * torch.linalg.vector_norm(batch).square()
+        slope = batch * (4 * (1 - beta) / rows)
+        if past is not None:
+            value += beta * torch.dot(past.flatten(), batch.flatten())
+            slope.add_(past, alpha=2 * beta / rows)
+        ctx.save_for_backward(x, slope)
+        ctx.mark_non_differentiable(batch)
+        return value, batch
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        x, slope = ctx.saved_tensors
+        if world_size() > 1:
+            grad = grad.clone()
+            dist.all_reduce(grad)
+        with no_autocast(x):
+            return (x @ slope).mul_(grad), None, None, None
 
 
 def _check_covariance(covariance: Tensor, dim: int) -> None:
@@ -71,6 +101,14 @@ def _check_covariance(covariance: Tensor, dim: int) -> None:
         raise ValueError(
             f"`covariance` must have shape ({dim}, {dim}), got {tuple(covariance.shape)}."
         )
+
+
+def _mean(batches: list[tuple[Tensor, ...]]) -> Tensor:
+    """Mean of moments over the rows of all batches, each given with their number."""
+    if len(batches) == 1:
+        return batches[0][0]
+    moments, rows = (torch.stack(parts) for parts in zip(*batches, strict=True))
+    return torch.tensordot(rows / rows.sum(), moments, dims=1)
 
 
 class TiCoLoss(nn.Module):
@@ -104,10 +142,8 @@ class TiCoLoss(nn.Module):
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Loss of online projections ``(N, D)`` and of the other view's ``(N, D)``."""
         loss, batch = tico_loss(z1, z2, self.covariance, beta=self.beta, rho=self.rho)
-        if self.training:
-            rows = torch.full_like(batch[0, 0], num_rows(z1))
-            if self._pending.add(batch * rows, rows):
-                self.flush()
+        if self.training and self._pending.add(batch, torch.full_like(batch[0, 0], num_rows(z1))):
+            self.flush()
         return loss
 
     @torch.no_grad()
@@ -116,11 +152,9 @@ class TiCoLoss(nn.Module):
         batches = self._pending.take()
         if not batches:
             return
-        sums, rows = (torch.stack(parts).sum(0) for parts in zip(*batches, strict=True))
-        mean = sums / rows  # batches of a step may differ in size
         if self.covariance is None:
-            self.covariance = torch.zeros_like(mean)
-        self.covariance.lerp_(mean.to(self.covariance), 1 - self.beta)
+            self.covariance = torch.zeros_like(batches[0][0])
+        self.covariance.lerp_(_mean(batches).to(self.covariance), 1 - self.beta)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}covariance")
