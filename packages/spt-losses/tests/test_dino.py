@@ -109,6 +109,13 @@ def test_extreme_temperatures_stay_finite(temperature):
     assert student.grad.isfinite().all()
 
 
+def test_it_can_be_differentiated_once():
+    z = torch.randn(2, 4, 3, requires_grad=True)
+    loss = dino_loss(z, z.softmax(-1))
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(loss, z, create_graph=True)
+
+
 def test_wrong_arguments_are_named():
     crop, two = torch.zeros(1, 3, 4), torch.zeros(2, 3, 4)
     with pytest.raises(ValueError, match="no pair of different crops: one crop of the student"):

@@ -95,6 +95,13 @@ def test_collapse_is_not_a_minimum():
     assert high > low + 1
 
 
+def test_it_can_be_differentiated_once():
+    z = torch.randn(4, 3, requires_grad=True)
+    loss, _ = tico_loss(z, z.detach())
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(loss, z, create_graph=True)
+
+
 def test_wrong_arguments_are_named():
     z = torch.randn(5, 3)
     with pytest.raises(ValueError, match=r"`covariance` must have shape \(3, 3\), got \(4, 4\)"):
