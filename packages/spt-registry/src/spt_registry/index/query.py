@@ -147,7 +147,7 @@ class Registry:
             ValueError: If several runs have that id or ids that begin so.
         """
         found = self._matching("run_id = ?", run_id)
-        found = found or self._matching("substr(run_id, 1, length(?1)) = ?1", run_id)
+        found = found or self._matching("substr(run_id, 1, length(?)) = ?", run_id, run_id)
         if len(found) > 1:
             names = [f"{record.run_id} in {record.run_dir}" for record in found[:5]]
             raise ValueError(f"{run_id!r} names {len(found)} runs: {', '.join(names)}.")
@@ -158,8 +158,8 @@ class Registry:
         found = self._matching("path = ?", path)
         return found[0] if found else None
 
-    def _matching(self, sql: str, value: str) -> list[RunRecord]:
-        with self._rows(select(COLUMNS, Clause(sql, (value,)))) as rows:
+    def _matching(self, sql: str, *values: str) -> list[RunRecord]:
+        with self._rows(select(COLUMNS, Clause(sql, values))) as rows:
             return [as_record(self.cache_dir, row) for row in rows]
 
     def __getitem__(self, run_id: str) -> RunRecord:

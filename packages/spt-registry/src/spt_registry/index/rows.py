@@ -19,10 +19,10 @@ INSERT = "INSERT OR REPLACE INTO runs VALUES (?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?
 """Takes a path and :func:`as_columns`."""
 
 CUT = """
-SELECT json_remove(?1, '$.hparams', '$.summary'),
-    json_extract(?1, '$.hparams'), json_extract(?1, '$.summary')
-WHERE json_valid(?1)
-    AND json_type(?1, '$.hparams') = 'object' AND json_type(?1, '$.summary') = 'object'
+SELECT json_remove(:text, '$.hparams', '$.summary'),
+    json_extract(:text, '$.hparams'), json_extract(:text, '$.summary')
+WHERE json_valid(:text)
+    AND json_type(:text, '$.hparams') = 'object' AND json_type(:text, '$.summary') = 'object'
 """
 
 
@@ -82,7 +82,7 @@ def _cut(connection: sqlite3.Connection, text: str) -> tuple[dict[str, Any], str
     if not _is_plain(text):
         return None
     try:
-        found = connection.execute(CUT, (text,)).fetchone()
+        found = connection.execute(CUT, {"text": text}).fetchone()
     except sqlite3.OperationalError:  # malformed
         return None
     if found is None or not _is_flat(found[1]) or not _is_flat(found[2]):
