@@ -1,4 +1,7 @@
-"""Two real processes: averaged probe gradients, queues gathered at snapshots, FSDP2 on the CPU."""
+"""Two real processes: averaged probe gradients, queues gathered at snapshots, FSDP2 on the CPU,
+
+mixed precision, accumulation, compiled modules, several loaders and inference mode.
+"""
 
 import os
 import socket
@@ -10,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from spt_callbacks import (
     Alignment,
@@ -54,7 +58,7 @@ class Watched(pl.LightningModule):
         hidden = self.layer(batch["x"])
         return {"loss": hidden.square().mean(), "embedding": batch["x"], "hidden": hidden}
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
         return {"embedding": batch["x"], "hidden": self.layer(batch["x"])}
 
     def configure_optimizers(self):
@@ -204,6 +208,54 @@ def fit(folder, world_size, strategy="ddp"):
     return result
 
 
+def mixed_callbacks():
+    torch.manual_seed(int(os.environ.get("RANK", 0)) + 1)
+    return [
+        OnlineProbe(name="p", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss(), optimizer=SGD),
+        OnlineProbe(name="h", input="hidden", probe=nn.Linear(4, 2), loss=nn.CrossEntropyLoss(),
+                    optimizer=SGD, accumulate_grad_batches=2, gradient_clip_val=0.5),
+        OnlineKNN(name="k", queue_length=64, k=7, temperature=9.0),
+        RankMe("rankme", "hidden", queue_length=64),
+        LiDAR(queue_length=64, group="image"),
+    ]  # fmt: skip
+
+
+def mixed(folder, world_size, kind, callbacks):
+    """A compiled module in mixed precision with accumulation and two validation loaders."""
+    scaler = torch.amp.GradScaler("cpu") if kind == "16-mixed" else None
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        plugins=[MixedPrecision(kind, "cpu", scaler)],
+        accumulate_grad_batches=2,
+        max_epochs=4,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    loaders = [loader_for(rows()[:n], world_size, 8) for n in (13, 10)]
+    module = Watched()
+    compiled = torch.compile(module, backend="eager")
+    trainer.fit(compiled, loader_for(rows(), world_size, 8), loaders)
+    result = {"weight": module.layer.weight.detach(), "steps": trainer.global_step}
+    if callbacks:
+        fitted = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        validated = trainer.validate(module, loaders, verbose=False)  # in inference mode
+        result |= {
+            "p": callbacks[0].module.state_dict(),
+            "h": callbacks[1].module.state_dict(),
+            "kept": str(queues_of(trainer).rings["hidden"].rows.dtype),
+            "fitted": {key: fitted[key] for key in sorted(fitted) if not key.endswith("_step")},
+            "validated": {key: value for found in validated for key, value in found.items()},
+        }
+    return result
+
+
 def ragged():
     """What all ranks hold if one appended fewer rows than the other."""
     rank = dist.get_rank()
@@ -225,6 +277,9 @@ def worker(rank, port, folder):
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
         )  # fmt: skip
         torch.save(fit(Path(folder), 2, strategy), f"{folder}/{strategy}{rank}.pt")
+    for kind in ("bf16-mixed", "16-mixed"):
+        found = [mixed(folder, 2, kind, callbacks) for callbacks in ([], mixed_callbacks())]
+        torch.save(found, f"{folder}/{kind}{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -286,6 +341,32 @@ def test_two_ranks_agree_with_one_process(folder, alone, strategy):
         for rank in (first, second):
             assert rank["same"].tolist() == rank["own"].tolist()
             assert rank["shrunk"].tolist() == rank["own"].tolist()[-3:]
+
+
+@pytest.mark.parametrize("kind", ["bf16-mixed", "16-mixed"])
+def test_two_ranks_agree_in_mixed_precision(folder, tmp_path, kind):
+    (bare, first), (_, second) = (
+        torch.load(folder / f"{kind}{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert first["steps"] == bare["steps"] == 4
+    assert torch.equal(first["weight"], bare["weight"])
+    assert torch.equal(first["weight"], second["weight"])
+    assert not torch.equal(first["weight"], Watched().layer.weight)
+    alone = mixed(tmp_path, 1, kind, mixed_callbacks())
+    # the layer's gradients are rounded differently on half a batch
+    for probe, tolerance in (("p", 1e-5), ("h", 2e-2)):
+        for key, value in alone[probe].items():
+            torch.testing.assert_close(first[probe][key], value, rtol=tolerance, atol=tolerance)
+            assert torch.equal(first[probe][key], second[probe][key])
+    assert first["kept"] == {"bf16-mixed": "torch.bfloat16", "16-mixed": "torch.float16"}[kind]
+    for part in ("fitted", "validated"):
+        assert first[part] == second[part]
+        assert first[part] == pytest.approx(alone[part], rel=2e-2)
+    for name in ("p", "h", "k"):
+        found = first["validated"]
+        parts = [found[f"eval/{name}_acc/dataloader_idx_{loader}"] for loader in (0, 1)]
+        assert found[f"eval/{name}_acc"] == pytest.approx((13 * parts[0] + 10 * parts[1]) / 23)
+        assert found[f"eval/{name}_acc"] == first["fitted"][f"eval/{name}_acc"]
 
 
 if __name__ == "__main__":
