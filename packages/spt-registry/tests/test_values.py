@@ -183,8 +183,9 @@ def test_media_are_kept_under_names_that_never_meet(tmp_path):
     paths = [tmp_path / event["path"] for event in events]
     assert len(set(paths)) == 5
     assert all(path.resolve().is_relative_to(tmp_path.resolve() / "media") for path in paths)
-    image = pytest.importorskip("PIL.Image")
-    with image.open(paths[0]) as first, image.open(paths[1]) as second:
+    from PIL import Image
+
+    with Image.open(paths[0]) as first, Image.open(paths[1]) as second:
         assert first.size == (5, 4)
         assert second.getpixel((0, 0)) == (255, 255, 255)
     assert len(folder_name("x" * 500)) < 200
