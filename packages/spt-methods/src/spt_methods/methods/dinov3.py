@@ -259,6 +259,6 @@ class DINOv3(Method):
 
 def _use_rope(encoder: Any, rescale: float | None) -> None:
     """Give timm's DINOv3 transformers the augmented positions; others keep their own."""
-    own = encoder.vit.rope if isinstance(encoder.vit, Eva) else None
+    own: Any = encoder.vit.rope if isinstance(encoder.vit, Eva) else None
     if hasattr(own, "periods"):  # timm's port of DINOv3's
         encoder.rope = DINOv3Rope(own.dim, own.temperature, rescale=rescale)

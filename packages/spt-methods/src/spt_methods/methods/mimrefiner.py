@@ -77,9 +77,9 @@ def _class_tokens(encoder: Any, images: Tensor, count: int) -> Tensor:
 
 def _sample_ids(batch: Any, crop: Any) -> Tensor | None:
     """The numbers of the images, if they are known."""
-    if "sample_idx" in crop:
-        return crop["sample_idx"]
-    return batch.get("sample_idx") if isinstance(batch, Mapping) else None
+    holder = crop if "sample_idx" in crop else batch
+    ids: Tensor | None = holder.get("sample_idx") if isinstance(holder, Mapping) else None
+    return ids
 
 
 class NeighbourQueue(FeatureQueue):
@@ -249,9 +249,10 @@ class MIMRefiner(Method):
             },
             **common,
         )
-        check_class_token(self.backbone, "MIM-Refiner")
-        _freeze_lower(self.backbone, freeze_lower_blocks)
-        depth = len(self.backbone.vit.blocks)
+        encoder: Any = self.backbone
+        check_class_token(encoder, "MIM-Refiner")
+        _freeze_lower(encoder, freeze_lower_blocks)
+        depth = len(encoder.vit.blocks)
         if not 1 <= num_heads <= depth:
             raise ValueError(
                 f"`num_heads` must be between 1 and the encoder's {depth} blocks, got {num_heads}."
