@@ -70,7 +70,7 @@ class BytePairTokenizer:
         >>> tokenizer = BytePairTokenizer(context_length=8)
         >>> rows = tokenizer(["a photo of a dog", "a photo of a cat"])
         >>> rows.shape, (rows[0] == rows[1]).tolist()
-        (torch.Size([2, 8]), [True, True, True, True, True, False, True, True])
+        (torch.Size([2, 8]), [True, True, True, True, True, True, False, True])
     """
 
     def __init__(self, merges: Sequence[Pair] | None = None, context_length: int = 77) -> None:

@@ -60,6 +60,7 @@ class VideoViT(nn.Module):
         ValueError: If the model is no plain vision transformer, or frames or sides do not divide.
 
     Example:
+        >>> import torch
         >>> encoder = VideoViT("vit_tiny_patch16_224", num_frames=4, image_size=32, depth=1)
         >>> embedding, patches, grid = encoder(torch.zeros(2, 3, 4, 32, 32))
         >>> embedding.shape, patches.shape, grid
