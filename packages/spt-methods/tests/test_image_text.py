@@ -198,7 +198,7 @@ def test_a_text_model_without_a_pooler_is_averaged_over_its_words():
         num_attention_heads=2, max_position_embeddings=9, pad_token_id=0,
     )  # fmt: skip
     model = transformers.BertModel(config, add_pooling_layer=False).eval()
-    encoder = HuggingFaceText(model)
+    encoder = HuggingFaceText(model, pad_token=0)
     numbers = torch.tensor([[1, 2, 3, 0, 0]])
     torch.testing.assert_close(encoder(numbers), encoder(numbers[:, :3]))
     expected = model(input_ids=numbers[:, :3]).last_hidden_state.mean(1)

@@ -155,12 +155,12 @@ class HuggingFaceEncoder(nn.Module):
 class HuggingFaceText(nn.Module):
     """A text model of Hugging Face as a text encoder: token numbers in, one vector per text out.
 
-    The model's own pooled output, where it has one (CLIP, SigLIP), else the mean over the tokens that
-    are no padding.
+    The model's own pooled output, where it has one (CLIP, SigLIP), else the mean over the tokens.
 
     Args:
         model: With ``config.hidden_size`` and an output that has ``last_hidden_state``.
-        pad_token: Number of the padding token; that of the model's ``config`` if ``None``.
+        pad_token: Number of the token that is neither looked at nor averaged, as BERT needs it; with
+            ``None`` every token is, as in CLIP (which does not look ahead) and in SigLIP.
 
     Attributes:
         num_features: Width of the vectors.
@@ -172,7 +172,7 @@ class HuggingFaceText(nn.Module):
         config: Any = model.config
         self.num_features = int(config.hidden_size)
         self.context_length = getattr(config, "max_position_embeddings", None)
-        self.pad_token = getattr(config, "pad_token_id", None) if pad_token is None else pad_token
+        self.pad_token = pad_token
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Features ``(N, F)`` of token numbers ``(N, L)``."""
