@@ -110,6 +110,7 @@ def ours(name: str, scale: Scale, device: torch.device) -> Callable[[Batch], Ten
         "CrossMAE": _decoder(scale),
         "Data2Vec": {"top_k_blocks": min(6, scale.depth)},
         "iBOT": {"n_cls_prototypes": min(8192, scale.prototypes), **heads},
+        "iGPT": {"feature_layers": min(6, scale.depth)},
         "IJEPA": predictor,
         "MAE": _decoder(scale),
         "MaskFeat": {"hog_cell": scale.patch // 2},
