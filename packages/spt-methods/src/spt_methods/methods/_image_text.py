@@ -43,7 +43,9 @@ def tokens_of_texts(
     return torch.cat(parts).to(device, non_blocking=True)
 
 
-def text_transformer(tokenizer: Any, *sizes: int, **settings: Any) -> TextTransformer:
+def text_transformer(
+    tokenizer: Any, width: int, depth: int, num_heads: int, **settings: Any
+) -> TextTransformer:
     """A text transformer of some width, blocks and heads for a tokenizer's tokens.
 
     Raises:
@@ -54,7 +56,9 @@ def text_transformer(tokenizer: Any, *sizes: int, **settings: Any) -> TextTransf
             f"The tokenizer {type(tokenizer).__name__} has no `vocab_size` and `context_length` to make "
             "a text encoder for: give `text_encoder` too."
         )
-    return TextTransformer(tokenizer.vocab_size, *sizes, tokenizer.context_length, **settings)
+    return TextTransformer(
+        tokenizer.vocab_size, width, depth, num_heads, tokenizer.context_length, **settings
+    )
 
 
 def text_tower(encoder: nn.Module, embed_dim: int, bias: bool) -> nn.Sequential:
