@@ -142,7 +142,17 @@ HEAD = {"n_prototypes": 512, "projector_hidden_dim": 256, "projector_bottleneck_
         "warmup_epochs_temperature_teacher": 0, "freeze_last_layer_epochs": 0,
         "drop_path_rate": 0.0}  # fmt: skip
 EMA = {"ema_decay_start": 0.98}
+MASKED_HEAD = {k: v for k, v in HEAD.items() if k != "n_prototypes"}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "BEiT": ("one image", {"vocab_size": 512, "drop_path_rate": 0.0}),  # the tokenizer: see `build`
+    "Data2Vec": ("one image", {"top_k_blocks": 3, "drop_path_rate": 0.0, "ema_decay_start": 0.98,
+                               "ema_decay_end": 0.999}),
+    "iBOT": ("multi-crop", {"n_cls_prototypes": 512, **MASKED_HEAD, **EMA}),
+    "IJEPA": ("one image", {"predictor_embed_dim": 64, "predictor_depth": 2, "min_keep": 4, **EMA}),
+    "MAE": ("one image", {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}),
+    "MaskFeat": ("one image", {"hog_cell": 4}),
+    "MSN": ("multi-crop", {"n_prototypes": 128, "projector_hidden_dim": 256, "projector_dim": 64, **EMA}),
+    "SimMIM": ("one image", {"mask_size": 4}),
     "BarlowTwins": ("two views", {"projector_dims": (512, 512)}),
     "BYOL": ("two views", {"projector_dims": (512, 128), "predictor_dims": (512, 128), **EMA}),
     "DINO": ("multi-crop", {**HEAD, **EMA}),
@@ -164,7 +174,17 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
                               "num_matches": (2, 2)}),
     "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128}),
 }  # fmt: skip
-TOKENS = {"DINOv2"}  # methods for a transformer; the others train the ResNet
+TOKENS = {
+    "BEiT",
+    "Data2Vec",
+    "DINOv2",
+    "iBOT",
+    "IJEPA",
+    "MAE",
+    "MaskFeat",
+    "MSN",
+    "SimMIM",
+}  # methods for a transformer; the others train the ResNet
 
 
 def optim_of(steps: int) -> dict[str, Any]:
@@ -174,6 +194,15 @@ def optim_of(steps: int) -> dict[str, Any]:
         "scheduler": {"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1},
         "gradient_clip_val": 3.0,
     }
+
+
+def tokenizer_of(vocab_size: int, steps: int) -> pl.LightningModule:
+    """A VQ tokenizer trained on the same images for as many steps; see :func:`pretrain`."""
+    tokenizer = methods.VQTokenizer(
+        vocab_size, patch_size=4, in_chans=1, hidden_dim=32, codebook_dim=16, optim=optim_of(steps)
+    )
+    fit(tokenizer, DataLoader(Stream(*load()["pretrain"], "one image", 0), batch_size=None), steps)
+    return tokenizer
 
 
 def build(name: str, steps: int) -> tuple[pl.LightningModule, str]:
@@ -187,6 +216,8 @@ def build(name: str, steps: int) -> tuple[pl.LightningModule, str]:
             "one image",
         )  # fmt: skip
     kind, settings = METHODS[name]
+    if name == "BEiT":
+        settings = {**settings, "tokenizer": tokenizer_of(settings["vocab_size"], steps)}
     encoder = transformer() if name in TOKENS else resnet()
     return getattr(methods, name)(encoder, optim=optim_of(steps), **settings), kind
 
@@ -196,13 +227,17 @@ def pretrain(name: str, data: dict[str, Any], images: int, seed: int) -> pl.Ligh
     torch.manual_seed(seed)
     steps = images // BATCH
     module, kind = build(name, steps)
-    loader = DataLoader(Stream(*data["pretrain"], kind, seed), batch_size=None)
+    fit(module, DataLoader(Stream(*data["pretrain"], kind, seed), batch_size=None), steps)
+    return module
+
+
+def fit(module: pl.LightningModule, loader: DataLoader[Any], steps: int) -> None:
+    """Train for so many steps, in silence."""
     trainer = pl.Trainer(
         accelerator="auto", devices=1, max_steps=steps, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, loader)
-    return module
 
 
 @torch.no_grad()

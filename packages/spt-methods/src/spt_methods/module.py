@@ -21,7 +21,7 @@ from spt_methods.optim import Entry, configure, horizon, normalise_optim
 from spt_methods.optim.manual import Steppers
 from spt_methods.optim.values import clip, write_values
 from spt_methods.parallel import shard_children
-from spt_methods.views import Stage, State
+from spt_methods.views import Stage, State, rows_in
 
 Forward = Callable[[Any, Any, Stage], State]
 
@@ -130,7 +130,7 @@ class Module(pl.LightningModule):
                 f"{got}; it returned {sorted(map(str, state))}."
             )
         self._look_at(loss)
-        self._log_loss(state, "fit")
+        self._log_loss(state, "fit", batch)
         if self._steppers is not None:
             self._steppers.run(loss, batch_idx, last=self.trainer.is_last_batch)
         return state
@@ -138,13 +138,13 @@ class Module(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> State:
         """The forward function's dict; its loss is logged if it has one."""
         state = self._state(batch, "validate")
-        self._log_loss(state, "validate")
+        self._log_loss(state, "validate", batch)
         return state
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> State:
         """The forward function's dict; its loss is logged if it has one."""
         state = self._state(batch, "test")
-        self._log_loss(state, "test")
+        self._log_loss(state, "test", batch)
         return state
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> State:
@@ -178,7 +178,7 @@ class Module(pl.LightningModule):
                 "it up, or clip gradients; `nonfinite_check_every = 0` turns this check off."
             )
 
-    def _log_loss(self, state: State, stage: Stage) -> None:
+    def _log_loss(self, state: State, stage: Stage, batch: Any) -> None:
         if "loss" in state:
             fitting = stage == "fit"
             self.log(
@@ -187,6 +187,7 @@ class Module(pl.LightningModule):
                 on_step=fitting,
                 on_epoch=True,
                 prog_bar=True,
+                batch_size=rows_in(batch),  # Lightning's guess warns where there are texts
                 sync_dist=not fitting,  # once per epoch; in training it would be once per step
             )
 

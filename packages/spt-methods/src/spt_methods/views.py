@@ -42,6 +42,24 @@ def views_of(batch: Any) -> list[Batch]:
     return views
 
 
+def rows_in(batch: Any) -> int | None:
+    """Rows of the first tensor in a batch, however nested; ``None`` if there is none.
+
+    Example:
+        >>> rows_in({"text": ["a", "b"], "views": [{"image": torch.zeros(2, 3)}]})
+        2
+    """
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else None
+    parts: Any = ()
+    if isinstance(batch, Mapping):
+        parts = batch.values()
+    elif isinstance(batch, (list, tuple)):
+        parts = batch
+    found = (rows_in(part) for part in parts)
+    return next((rows for rows in found if rows is not None), None)
+
+
 def two_views_of(batch: Any, caller: str) -> list[Batch]:
     """The two views of a training batch.
 

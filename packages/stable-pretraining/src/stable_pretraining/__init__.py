@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stable_pretraining import losses as losses
     from stable_pretraining import methods as methods
     from stable_pretraining import optim as optim
+    from stable_pretraining import pictures as pictures
     from stable_pretraining import registry as registry
 
 __version__ = version("stable-pretraining")
@@ -49,6 +50,7 @@ _ROOMS = (
     "losses",
     "methods",
     "optim",
+    "pictures",
     "registry",
 )
 

@@ -77,12 +77,3 @@ def knn_accuracy(
     votes = torch.zeros(len(queries), int(labels[0].max()) + 1)
     votes.scatter_add_(1, labels[0][index], (similarity / temperature).exp())
     return float((votes.argmax(1) == labels[1]).float().mean())
-
-
-def nearest(features: tuple[Tensor, Tensor], queries: list[int], k: int) -> list[list[int]]:
-    """Rows of the bank that are most cosine-similar to some of the queries."""
-    from torch.nn.functional import normalize
-
-    bank, rows = (normalize(x.flatten(1).float(), dim=1) for x in features)
-    ranked: list[list[int]] = (rows[queries] @ bank.T).topk(k, dim=1).indices.tolist()
-    return ranked

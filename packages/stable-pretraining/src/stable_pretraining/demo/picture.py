@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stable_pretraining.demo.features import Outcome, Split, nearest
+from stable_pretraining.demo.features import Outcome, Split
+from stable_pretraining.pictures._figure import new_figure, save
+from stable_pretraining.pictures.neighbours import draw_sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,24 +37,12 @@ def draw(history: pd.DataFrame, outcome: Outcome, train: Split, test: Split, pat
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The picture needs matplotlib, which comes with an extra: "
-            'pip install "stable-pretraining[visualization]"'
-        ) from error
-
-    figure = Figure(figsize=(13, 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 9)
     parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.6])
     curves, sheet = parts
     draw_curves(curves, history)
-    draw_neighbours(sheet, outcome, train, test)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
+    draw_held_out(sheet, outcome, train, test)
+    return save(figure, path, "Demo")
 
 
 def draw_curves(figure: Any, history: pd.DataFrame) -> None:
@@ -72,21 +62,11 @@ def draw_curves(figure: Any, history: pd.DataFrame) -> None:
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_neighbours(figure: Any, outcome: Outcome, train: Split, test: Split) -> None:
+def draw_held_out(figure: Any, outcome: Outcome, train: Split, test: Split) -> None:
     """One row for each of five held-out images: itself, then its neighbours."""
     queries = [int((test.labels == label).nonzero()[0]) for label in (0, 1, 5, 7, 8)]
-    found = nearest(outcome.trained, queries, NEIGHBOURS)
     figure.suptitle(
         "Held-out images (left) and their nearest training images; green: same class", fontsize=10
     )
-    grid = figure.subplots(len(queries), NEIGHBOURS + 1)
-    for row, query, neighbours in zip(grid, queries, found, strict=True):
-        row[0].imshow(test.images[query, 0].numpy(), cmap="gray_r")
-        for axes, index in zip(row[1:], neighbours, strict=True):
-            same = bool(train.labels[index] == test.labels[query])
-            axes.imshow(train.images[index, 0].numpy(), cmap="gray_r")
-            axes.spines[:].set_color("#16a34a" if same else "#dc2626")
-            axes.spines[:].set_linewidth(2)
-        for axes in row:
-            axes.set_xticks([])
-            axes.set_yticks([])
+    images, labels = (train.images, test.images), (train.labels, test.labels)
+    draw_sheet(figure, outcome.trained, images, labels, queries, NEIGHBOURS)
