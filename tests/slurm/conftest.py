@@ -106,10 +106,13 @@ class Slurm:
         for job in self.run("squeue", "-h", "-o", "%A").split():
             self.run("scancel", "--signal=KILL", "--full", job)
             self.run("scancel", job)
-        for name in ("slurmctld.pid", "slurmd.pid", "munge/pid"):
-            path = self.place / name
-            if path.exists():
-                os.kill(int(path.read_text()), 15)
+        try:  # steps that outlive their daemon would stay for ever
+            self.wait_for(lambda: not self.run("squeue", "-h"), "an empty queue")
+        finally:
+            for name in ("slurmctld.pid", "slurmd.pid", "munge/pid"):
+                path = self.place / name
+                if path.exists():
+                    os.kill(int(path.read_text()), 15)
 
     def run(self, *command: str) -> str:
         """Run a command and return what it printed."""

@@ -44,6 +44,14 @@ def sidecar(run):
     return json.loads((run.run_dir / "sidecar.json").read_text())
 
 
+def assert_goes_on_exactly(run_id):
+    again = parts.start("plain", run_id=run_id)
+    again()
+    whole = parts.start("plain")
+    whole()
+    parts.assert_same(parts.outcome(whole), parts.outcome(again))
+
+
 class At(pl.Callback):
     """Calls a function at the start of a chosen training batch."""
 
@@ -67,7 +75,7 @@ def run_program(program, *arguments):
         capture_output=True,
         text=True,
         start_new_session=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -107,11 +115,7 @@ def test_the_first_ctrl_c_saves_and_the_run_goes_on_exactly(cache):
         first()
     assert stopped.value.code == 130
     assert sidecar(first)["status"] == "interrupted"
-    again = parts.start("plain", run_id="mine")
-    again()
-    whole = parts.start("plain")
-    whole()
-    parts.assert_same(parts.outcome(whole), parts.outcome(again))
+    assert_goes_on_exactly("mine")
 
 
 def test_the_second_ctrl_c_ends_at_once(cache):
@@ -175,11 +179,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(cache):
     with pytest.raises(RuntimeError, match="planned"):
         first()
     assert len((first.run_dir / "metrics.csv").read_text().splitlines()) > 1
-    again = parts.start("plain", run_id="mine")
-    again()
-    whole = parts.start("plain")
-    whole()
-    parts.assert_same(parts.outcome(whole), parts.outcome(again))
+    assert_goes_on_exactly("mine")
 
 
 def test_a_signal_to_the_whole_process_group_leaves_the_workers(cache):

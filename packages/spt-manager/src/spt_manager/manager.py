@@ -87,6 +87,7 @@ class Manager:
         self._place: RunDir | None = None
         self._trackers: Trackers | None = None
         self._runs = 0
+        self._calling = False
 
     @property
     def run_dir(self) -> Path | None:
@@ -150,17 +151,24 @@ class Manager:
             if self.run_dir is None:
                 raise ValueError("Give `path`: without a cache directory there is no default.")
             path = self.run_dir / "checkpoints" / "checkpoint.ckpt"
+        try:
+            self._save(Path(path), upload_wandb)
+        finally:
+            if self._trackers is not None and not self._calling:
+                self._trackers.end(failed=False)  # saving has opened them again
+        if verbose and self.trainer.is_global_zero:
+            logger.info(f"The checkpoint {path} is saved.")
+        return Path(path)
+
+    def _save(self, path: Path, upload_wandb: bool) -> None:
         self.trainer.save_checkpoint(path)
         io = self.trainer.strategy.checkpoint_io
         if isinstance(io, AtomicCheckpointIO):
             io.wait()
             if io.error is not None:
                 raise io.error
-        if verbose and self.trainer.is_global_zero:
-            logger.info(f"The checkpoint {path} is saved.")
         if upload_wandb:
-            upload_checkpoint(self.trainer, Path(path))
-        return Path(path)
+            upload_checkpoint(self.trainer, path)
 
     def _run(self, what: str) -> Any:
         """Build the parts once, take the directory, connect them, and call the trainer."""
@@ -274,7 +282,7 @@ class Manager:
         options: dict[str, Any] = {"ckpt_path": None if ckpt_path is None else str(ckpt_path)}
         if "weights_only" in inspect.signature(method).parameters:
             options["weights_only"] = self.weights_only
-        failed = True
+        failed = self._calling = True
         try:
             found = method(self.module, datamodule=self.data, **options)
             failed = False
@@ -288,5 +296,6 @@ class Manager:
                 leave_failed(self.run_dir, error)
             raise
         finally:
+            self._calling = False
             if self._trackers is not None:
                 self._trackers.end(failed)

@@ -45,7 +45,4 @@ class WandbTracker(Tracker):
         artifact = wandb.Artifact("requeue_checkpoint", type="model")
         artifact.ttl = timedelta(days=30)
         (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
-        between_runs = logger._experiment is None
         logger.experiment.log_artifact(artifact)
-        if between_runs:
-            self.end(logger, failed=False)
