@@ -41,10 +41,10 @@ def test_imports_follow_the_layers():
 NOT_IMPORTED = {
     # the methods with a teacher and the metrics of their evaluation build on them
     "spt-methods": {"DEP002": ["torchmetrics", "spt-callbacks"]},
-    # the facade names the packages it presents in strings; its demo uses what they bring along
+    # the facade names the packages it presents in strings; its demo and pictures use what they bring along
     "stable-pretraining": {
         "DEP002": [name for name in PACKAGES if name.startswith("spt-")],
-        "DEP003": ["torch", "lightning", "rich", "jax", "flax", "numpy"],
+        "DEP003": ["torch", "lightning", "timm", "rich", "jax", "flax", "numpy"],
     },
 }
 
