@@ -54,16 +54,18 @@ def test_each_package_declares_what_it_imports(package):
     folder = ROOT / "packages" / package
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     modules = [path.parent.name for path in (ROOT / "packages").glob("*/src/*/__init__.py")]
-    names = [f"{module.replace('_', '-')}={module}" for module in sorted(modules)]
+    module_of = {module.replace("_", "-"): module for module in sorted(modules)}
+    module_of |= {"pyyaml": "yaml", "hydra-core": "hydra", "scikit-learn": "sklearn"}
+    names = ",".join(f"{name}={module}" for name, module in module_of.items())
     command = [tool("deptry"), "src", "--config", "pyproject.toml"]
-    names += ["pyyaml=yaml", "hydra-core=hydra", "scikit-learn=sklearn"]
-    command += ["--package-module-name-map", ",".join(names)]
+    command += ["--package-module-name-map", names]
     ignored = dict(NOT_IMPORTED.get(package, {}))
     extras = project.get("optional-dependencies", {})
     if extras:  # users may ask for one without the package importing it
         command += ["--optional-dependencies-dev-groups", ",".join(extras)]
         lines = [line for group in extras.values() for line in group]
-        ignored["DEP004"] = sorted({re.match(r"[\w-]+", line)[0] for line in lines})
+        wanted = sorted({re.match(r"[\w-]+", line)[0] for line in lines})
+        ignored["DEP004"] = [module_of.get(name, name) for name in wanted]
     if ignored:
         rules = [f"{rule}={'|'.join(names)}" for rule, names in ignored.items()]
         command += ["--per-rule-ignores", ",".join(rules)]
