@@ -8,7 +8,6 @@ from flax import nnx
 from spt_jax._compat import read
 from spt_jax.methods.blocks import BlockSizes, draw_masks
 from spt_jax.methods.dino import teacher_temperature
-from spt_jax.methods.mae import random_masking
 
 
 def rngs():
@@ -145,15 +144,6 @@ def test_the_support_set_takes_projections_in_after_the_loss():
     found = np.array(queue.content())
     np.testing.assert_allclose(found[:2], [[1, 0, 0], [0, 0, 1]], atol=1e-6)
     assert np.array_equal(found[2:], first[2:])
-
-
-def test_masks_of_mae_keep_the_least_noise():
-    noise = np.random.default_rng(0).random((3, 10), dtype=np.float32)
-    keep, mask = random_masking(jnp.asarray(noise), 0.6)
-    assert keep.tolist() == np.argsort(noise, axis=1)[:, :4].tolist()
-    assert mask.sum(1).tolist() == [6, 6, 6]
-    with pytest.raises(ValueError, match="leaves none of 10 patches"):
-        random_masking(jnp.asarray(noise), 0.95)
 
 
 def test_masks_of_ijepa_are_blocks_beside_their_context():
