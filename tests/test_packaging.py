@@ -40,6 +40,7 @@ EXTRAS = {
     "spt-callbacks": {"sklearn", "viz", "hf", "wandb", "monitor"},
     "spt-methods": {"hf"},
     "spt-manager": {"slurm", "wandb", "trackio", "swanlab"},
+    "spt-jax": {"wandb", "trackio", "swanlab", "tensorboard"},
     "stable-pretraining": {
         "all", "jax", "vision", "tracking", "cluster", "visualization", "datasets", "dev", "doc",
     },

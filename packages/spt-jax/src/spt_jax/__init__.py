@@ -5,6 +5,7 @@ from spt_jax import backbone as backbone
 from spt_jax import callbacks as callbacks
 from spt_jax import checkpoint as checkpoint
 from spt_jax import forward as forward
+from spt_jax import loggers as loggers
 from spt_jax import losses as losses
 from spt_jax import optim as optim
 from spt_jax import utils as utils

@@ -144,6 +144,10 @@ class Manager:
     def _run(self, recorder: Recorder, writer: RunWriter) -> None:
         """Fit with the registry's writer and the checkpoints attached, and detach them."""
         trainer = self.trainer
+        if jax.process_index() == 0:
+            for logger in trainer.loggers:
+                if hasattr(logger, "attach"):  # a tracker, which keeps one identity in this place
+                    logger.attach(writer.run_dir, writer.run_id)
         trainer.loggers.insert(0, writer)
         trainer.recorder = recorder
         try:
