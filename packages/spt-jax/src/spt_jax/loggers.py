@@ -189,11 +189,11 @@ class TensorBoardLogger(Tracker):
         self.log_dir = self.log_dir or Path(run_dir) / "tensorboard"
 
     def _open(self) -> Any:
+        if self.log_dir is None:
+            raise ValueError("TensorBoardLogger needs a `log_dir` where there is no Manager.")
         self._client()
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        if self.log_dir is None:
-            raise ValueError("TensorBoardLogger needs a `log_dir` where there is no Manager.")
         return EventFileWriter(str(self.log_dir))
 
     def _log(self, metrics: dict[str, float], step: int | None) -> None:
