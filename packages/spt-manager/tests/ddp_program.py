@@ -1,4 +1,4 @@
-"""A program of two ranks, which Lightning starts; `test_distributed.py` runs it.
+"""What two ranks do in `test_distributed.py`; as a program, Lightning starts the second one.
 
 Usage: python ddp_program.py FOLDER TASK
 """
@@ -38,18 +38,18 @@ class SignalRank(parts.SignalAt):
 
 
 class FailOn(pl.Callback):
-    def __init__(self, rank, batch, hard):
-        self.rank, self.batch, self.hard = rank, batch, hard
+    def __init__(self, folder, rank, batch, hard):
+        self.folder, self.rank, self.batch, self.hard = folder, rank, batch, hard
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_rank == self.rank and batch_idx == self.batch:
-            note("failed", time.time())
+            note(self.folder, "failed", time.time())
             if self.hard:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError(f"planned failure of rank {self.rank}")
 
 
-def resume(kinds):
+def resume(folder, kinds):
     """Stop at every batch by a signal to either rank, go on, and compare with a whole run."""
     for kind in kinds:
         whole = parts.start(kind, **DDP)
@@ -66,34 +66,31 @@ def resume(kinds):
             again()
             assert again.run_dir == first.run_dir
             parts.assert_same(expected, parts.outcome(again), f"{kind}/{batch}/{hook}")
-    note(whole.trainer.global_rank, str(whole.run_dir))
+    note(folder, whole.trainer.global_rank, str(whole.run_dir))
 
 
-def fail(rank, hard):
-    run = parts.start("plain", FailOn(rank, 1, hard), **DDP)
-    try:
-        run()
-    finally:
-        note(run.trainer.global_rank, str(run.run_dir))
+def fail(folder, rank, hard):
+    parts.start("plain", FailOn(folder, rank, 1, hard), **DDP)()
 
 
-def preempt():
-    run = parts.start("plain", SignalRank(1, "train", 1), **DDP)
-    note("before", os.environ.get("LOCAL_RANK", "0"))
-    run()
+def preempt(folder):
+    parts.start("plain", SignalRank(1, "train", 1), **DDP)()
 
 
-def note(name, text):
-    Path(sys.argv[1], f"note-{name}").write_text(json.dumps(text))
+def note(folder, name, text):
+    Path(folder, f"note-{name}").write_text(json.dumps(text))
+
+
+def main(folder, task, *arguments):
+    set_config(cache_dir=str(Path(folder) / "cache"), default_callbacks={"env_dump": False})
+    {"resume": resume, "fail": fail, "preempt": preempt}[task](folder, *arguments)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    set_config(cache_dir=str(Path(sys.argv[1]) / "cache"), default_callbacks={"env_dump": False})
-    task = sys.argv[2]
-    if task == "resume":
-        resume(["plain", "stateful"])
-    elif task == "preempt":
-        preempt()
+    given = sys.argv[1:]
+    if given[1] == "resume":
+        main(*given, ["plain", "stateful"])
+        fail(given[0], 1, False)  # and end as Lightning ends its ranks
     else:
-        fail(int(task[-1]), hard=task.startswith("kill"))
+        main(*given)

@@ -1,18 +1,13 @@
-"""Two ranks that share the parameters; `test_fsdp2.py` runs it.
-
-Usage: python fsdp_program.py FOLDER
-"""
+"""What two ranks that share the parameters do in `test_fsdp2.py`."""
 
 import os
 import signal
-import sys
-import warnings
 from pathlib import Path
 
 import lightning as pl
 import pytest
 import torch
-from spt_manager import Manager, Stopped
+from spt_manager import Manager, Stopped, make_it_fast
 from spt_manager import set as set_config
 from spt_manager.fsdp2 import assert_aligned_wrapping, describe_fsdp_strategy, is_fsdp_strategy
 from torch import nn
@@ -74,6 +69,9 @@ def weights(run):
 
 
 def main(folder):
+    folder = Path(folder)
+    done = make_it_fast(verbose=False)
+    assert done["matmul_precision"] == torch.get_float32_matmul_precision() == "high"
     set_config(
         cache_dir=str(folder / "cache"),
         requeue_checkpoint_every_n_steps=2,
@@ -99,8 +97,3 @@ def main(folder):
         assert_aligned_wrapping(whole.module.stem, nn.Linear(4, 8))
     if whole.trainer.global_rank == 0:
         torch.save(expected, folder / "weights.pt")
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main(Path(sys.argv[1]))

@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,9 @@ from spt_callbacks import CleanUpCallback
 from spt_callbacks.factories import DEFAULTS
 from spt_manager import _log_level, config, config_context, get_config
 from spt_manager.config import from_environment
+
+sys.path.insert(0, str(Path(__file__).parent))
+from forked import Forked
 
 
 @pytest.fixture(autouse=True)
@@ -113,18 +115,18 @@ def test_a_bad_variable_is_named(variable, text, kind, message):
         from_environment({variable: text})
 
 
-def test_the_process_reads_its_environment_once():
-    program = (
-        "import os; from spt_manager import get_config; first = get_config().cache_dir\n"
-        "os.environ['SPT_CACHE_DIR'] = '/other'; print(first, get_config().cache_dir)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "SPT_CACHE_DIR": "/some/where"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "/some/where /some/where"
+def reads_its_environment_once():
+    first = get_config().cache_dir
+    os.environ["SPT_CACHE_DIR"] = "/other"
+    print(first, get_config().cache_dir)
+
+
+def test_the_process_reads_its_environment_once(tmp_path):
+    environ = {**os.environ, "SPT_CACHE_DIR": "/some/where"}
+    name = "reads_its_environment_once"
+    process = Forked(tmp_path / "log", "test_config", name, environ=environ)
+    assert process.end() == 0, process.output()
+    assert process.output().strip() == "/some/where /some/where"
 
 
 def test_the_names_are_those_of_the_factory():

@@ -1,7 +1,6 @@
-"""FSDP2 on two CPU processes: the same weights as one process, exact resume, folders of shards."""
+"""FSDP2 on two CPU processes: the weights of one process, exact resume, folders of shards; `make_it_fast`."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,9 @@ import torch
 from spt_manager import make_fsdp2_strategy, make_it_fast
 from spt_manager.checkpointing import is_whole, newest_good
 from spt_manager.fsdp2 import is_fsdp_strategy
+
+sys.path.insert(0, str(Path(__file__).parent))
+from forked import ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
 HERE = Path(__file__).parent
@@ -43,15 +45,9 @@ def single_process(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_share_the_parameters(tmp_path, monkeypatch):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SPT_"))}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "fsdp_program.py"), str(tmp_path)],
-        env={**clean, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    processes = ranks(tmp_path, "fsdp_program", "main", str(tmp_path))
+    codes = [process.end() for process in processes]
+    assert codes == [0, 0], [process.output()[-4000:] for process in processes]
     found = torch.load(tmp_path / "weights.pt", weights_only=True)
     for name, parameter in single_process(monkeypatch).items():
         torch.testing.assert_close(found[name], parameter.detach(), rtol=1e-5, atol=1e-6)
