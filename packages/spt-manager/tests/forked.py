@@ -66,6 +66,7 @@ def call(log, environ, module, function, args):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     warnings.simplefilter("ignore")
+    multiprocessing.set_start_method("fork", force=True)  # for the workers of loaders
     getattr(importlib.import_module(module), function)(*args)
 
 

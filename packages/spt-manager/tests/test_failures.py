@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 from loguru import logger
 from spt_manager import RunInUseError, Stopped, config_context
+from spt_manager import set as set_config
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.place import RunLock
 from spt_manager.workers import QuietWorker
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
 import test_exact_resume as parts
+from forked import Forked
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -67,16 +68,11 @@ def interrupt(trainer):
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def run_program(program, *arguments):
-    """Run it in a process and a process group of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        timeout=300,
-    )
+def forked(tmp_path, function, *args):
+    """Call a function of this file in a process, and a process group, of its own; it has ended."""
+    process = Forked(tmp_path / "log", "test_failures", function, *args)
+    process.end()
+    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -91,18 +87,17 @@ def test_a_signal_stops_with_a_checkpoint_and_handlers_are_put_back(cache, numbe
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_a_warning_that_was_held_back_until_the_manager_came_is_heeded(cache):
+def train_after_a_held_back_warning(cache):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    os.kill(os.getpid(), signal.SIGUSR1)
+    set_config(cache_dir=cache, **parts.QUIET)
+    parts.start("plain", run_id="mine", num_sanity_val_steps=0)()
+
+
+def test_a_warning_that_was_held_back_until_the_manager_came_is_heeded(tmp_path, cache):
     """As `spt` holds signals back while torch is imported."""
-    program = (
-        "import os, signal\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})\n"
-        "os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "import test_failures as t\n"
-        "from spt_manager import set as set_config\n"
-        f"set_config(cache_dir={str(cache)!r}, **t.parts.QUIET)\n"
-        "t.parts.start('plain', run_id='mine', num_sanity_val_steps=0)()\n"
-    )
-    assert run_program(program).returncode == 75
+    done = forked(tmp_path, "train_after_a_held_back_warning", str(cache))
+    assert done.end() == 75, done.output()
     (state,) = [json.loads(path.read_text()) for path in cache.rglob("sidecar.json")]
     last = Path(state["run_dir"]) / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 1
@@ -182,38 +177,36 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(cache):
     assert_goes_on_exactly("mine")
 
 
-def test_a_signal_to_the_whole_process_group_leaves_the_workers(cache):
+def signal_the_process_group(cache, name):
+    def signal_all(trainer):
+        os.killpg(0, getattr(signal, name))
+
+    set_config(cache_dir=cache, **parts.QUIET)
+    parts.start("workers", At(5, signal_all), run_id=name)()
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_to_the_whole_process_group_leaves_the_workers(tmp_path, cache, name, code):
     """As a scheduler or a terminal sends it; a worker that died would fail the batch."""
-    program = (
-        "import os, signal, sys\n"
-        "import test_failures as t\n"
-        "from spt_manager import set as set_config\n"
-        f"set_config(cache_dir={str(cache)!r}, **t.parts.QUIET)\n"
-        "def signal_all(trainer):\n"
-        "    os.killpg(0, getattr(signal, sys.argv[1]))\n"
-        "t.parts.start('workers', t.At(5, signal_all), run_id=sys.argv[1])()\n"
-    )
-    for name, code in (("SIGTERM", 75), ("SIGINT", 130)):
-        done = run_program(program, name)
-        assert done.returncode == code, done.stderr[-3000:]
-        again = parts.start("workers", run_id=name)
-        again()
-        assert [attempt["status"] for attempt in sidecar(again)["attempts"]][1:] == ["completed"]
+    done = forked(tmp_path, "signal_the_process_group", str(cache), name)
+    assert done.end() == code, done.output()
+    again = parts.start("workers", run_id=name)
+    again()
+    assert [attempt["status"] for attempt in sidecar(again)["attempts"]][1:] == ["completed"]
 
 
-def test_a_worker_outlives_one_sigterm_only():
-    program = (
-        "import os, signal\n"
-        "from spt_manager.workers import QuietWorker\n"
-        "QuietWorker(print)(3)\n"
-        "for number in (2, 10, 12, 15):\n"
-        "    os.kill(os.getpid(), number)\n"
-        "print('alive', flush=True)\n"
-        "os.kill(os.getpid(), 15)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "3\nalive\n"
-    assert done.returncode == -signal.SIGTERM
+def outlive_one_sigterm():
+    QuietWorker(print)(3)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    print("alive", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_worker_outlives_one_sigterm_only(tmp_path):
+    done = forked(tmp_path, "outlive_one_sigterm")
+    assert done.output() == "3\nalive\n"
+    assert done.end() == -signal.SIGTERM
     assert QuietWorker(None) == QuietWorker(None)
 
 
@@ -231,23 +224,19 @@ def test_a_second_manager_on_one_directory_is_refused(cache):
     assert sidecar(run)["status"] == "completed"
 
 
+def lock(folder):
+    RunLock(Path(folder)).acquire()
+
+
 def test_another_process_on_one_directory_is_refused(tmp_path):
-    lock = RunLock(tmp_path)
-    lock.acquire()
-    program = (
-        "import sys; from pathlib import Path; from spt_manager.place import RunLock\n"
-        "RunLock(Path(sys.argv[1])).acquire()"
-    )
-
-    def try_it():
-        command = [sys.executable, "-c", program, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    refused = try_it()
-    assert f"is in use by process {os.getpid()} on" in refused.stderr
-    assert "give this run another `run_id`" in refused.stderr
-    lock.release()
-    assert try_it().returncode == 0
+    mine = RunLock(tmp_path)
+    mine.acquire()
+    refused = forked(tmp_path.parent, "lock", str(tmp_path))
+    assert refused.end() == 1
+    assert f"is in use by process {os.getpid()} on" in refused.output()
+    assert "give this run another `run_id`" in refused.output()
+    mine.release()
+    assert forked(tmp_path.parent, "lock", str(tmp_path)).end() == 0
 
 
 def test_a_read_only_cache_dir_is_refused_before_training(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +10,11 @@ import lightning as pl
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from spt_manager import Manager, TrackioLogger, config_context
+from spt_manager import set as set_config
 from spt_manager.trackers.connect import read_identity
+
+sys.path.insert(0, str(Path(__file__).parent))
+from forked import Forked
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*dataloader.*", "ignore::DeprecationWarning", "ignore::ResourceWarning"
@@ -113,33 +116,24 @@ def test_trackio_goes_on_under_one_name(cache, monkeypatch):
         TrackioLogger("p", server_url="http://x", space_id="a/b")
 
 
+def swanlab_attempt(cache, epochs):
+    from swanlab.integration.pytorch_lightning import SwanLabLogger
+
+    set_config(cache_dir=cache)
+    fit(SwanLabLogger(project="p", mode="offline"), epochs)
+
+
 def test_swanlab_goes_on_under_one_id(cache):
-    """Two processes, forked from one that has imported everything."""
-    program = (
-        "import os, test_trackers as t\n"
-        "from spt_manager import set as set_config\n"
-        "from swanlab.integration.pytorch_lightning import SwanLabLogger\n"
-        f"set_config(cache_dir={str(cache)!r})\n"
-        "def attempt(epochs):\n"
-        "    run = t.fit(SwanLabLogger(project='p', mode='offline'), epochs)\n"
-        "    print('DIR', run.run_dir, flush=True)\n"
-        "if os.fork() == 0:\n"
-        "    attempt(1)\n"
-        "else:\n"
-        "    assert os.wait()[1] == 0\n"
-        "    attempt(2)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={**os.environ, "PYTHONPATH": str(HERE), "HOME": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    run_dir = Path(done.stdout.rpartition("DIR ")[2].strip())
-    identity = read_identity(run_dir / "swanlab_resume.json")
-    attempts = [path for path in (run_dir / "swanlog").iterdir() if path.name.startswith("run-")]
+    cache.mkdir()
+    for epochs in (1, 2):
+        arguments = ("test_trackers", "swanlab_attempt", str(cache), epochs)
+        environ = {**os.environ, "HOME": str(cache)}
+        done = Forked(cache / f"log-{epochs}", *arguments, environ=environ)
+        assert done.end() == 0, done.output()
+    (sidecar,) = cache.rglob("sidecar.json")
+    identity = read_identity(sidecar.with_name("swanlab_resume.json"))
+    folder = sidecar.with_name("swanlog")
+    attempts = [path for path in folder.iterdir() if path.name.startswith("run-")]
     assert attempts
     assert all(identity["id"] in path.name for path in attempts)
 
