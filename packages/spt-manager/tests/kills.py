@@ -183,17 +183,22 @@ class Soak:
         )
 
 
+def kill(number, seed):
+    """Kill runs until there were so many kills; print what was found."""
+    with tempfile.TemporaryDirectory(prefix="spt-soak-") as folder:
+        soak = Soak(Path(folder), seed)
+        began = time.monotonic()
+        while sum(soak.killed.values()) < number:
+            soak.run()
+        print(f"{soak.report()} ({time.monotonic() - began:.0f} s)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="spt-soak-") as folder:
-        soak = Soak(Path(folder), args.seed)
-        began = time.monotonic()
-        while sum(soak.killed.values()) < args.kills:
-            soak.run()
-        print(f"{soak.report()} ({time.monotonic() - began:.0f} s)")
+    kill(args.kills, args.seed)
 
 
 if __name__ == "__main__":

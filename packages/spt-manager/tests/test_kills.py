@@ -1,21 +1,17 @@
 """A dozen random kills; ``hatch run soak`` makes a hundred."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from forked import Forked
+
 
 @pytest.mark.slow
-def test_killed_at_random_a_run_comes_to_the_same():
-    program = Path(__file__).with_name("kills.py")
-    done = subprocess.run(
-        [sys.executable, str(program), "--kills", "12", "--seed", "1"],
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert int(re.match(r"(\d+) kills", done.stdout)[1]) >= 12
+def test_killed_at_random_a_run_comes_to_the_same(tmp_path):
+    done = Forked(tmp_path / "log", "kills", "kill", 12, 1)
+    assert done.end() == 0, done.output()[-5000:]
+    assert int(re.match(r"(\d+) kills", done.output())[1]) >= 12

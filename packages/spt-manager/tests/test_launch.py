@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from spt_manager import BuildError, Manager, NotAllowedError, config_context
 from spt_manager.check import check_config
 from spt_manager.launch import ConfigError, run_config
 from spt_manager.record import snapshot
+
+sys.path.insert(0, str(Path(__file__).parent))
+from forked import Forked
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*", "ignore:.*fast_dev_run.*")
 
@@ -182,6 +185,11 @@ c: {x: "${oc.env:WANDB_API_KEY,k}", y: "${oc.env:HOME_OF_MINE,open}"}
     assert found["b"] == "***"
 
 
+def run_script(*arguments):
+    sys.argv = list(arguments)
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_ranks_of_a_sweep_run_their_own_job(config, cache):
@@ -195,14 +203,12 @@ def test_ranks_of_a_sweep_run_their_own_job(config, cache):
         "run_config(sys.argv[1], [a for a in sys.argv[2:] if a != '-m'], multirun=sweep)\n"
     )
     two = ["+trainer.devices=2", "+trainer.strategy=ddp", "trainer.max_epochs=1"]
-    done = subprocess.run(
-        [sys.executable, str(script), str(config), "-m", "width=2,6", *two],
-        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
+    arguments = (str(script), str(config), "-m", "width=2,6", *two)
+    environ = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    done = Forked(
+        script.with_suffix(".log"), "test_launch", "run_script", *arguments, environ=environ
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.end() == 0, done.output()[-3000:]
     found = sidecars(cache)
     assert [(s["hparams"]["module.width"], s["status"]) for s in found] == [
         (2, "completed"),
