@@ -1,8 +1,9 @@
 """The program of a SLURM job in these tests: a small training under the Manager.
 
-Usage: python job.py OUT [--pause-at BATCH [--pause-task TASK]] [--die-first]
+Usage: python job.py OUT [--pause-at BATCH [--pause TASK ...]] [--die TASK ...]
 
-On its first start it can wait for a signal in the middle of an epoch, or never come to train.
+On its first start it can wait for a signal in the middle of an epoch, or never come to train; TASK says
+which tasks of an array do so.
 """
 
 import argparse
@@ -19,8 +20,8 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--pause-at", type=int, default=-1)
-    parser.add_argument("--pause-task", default=TASK)
-    parser.add_argument("--die-first", action="store_true")
+    parser.add_argument("--pause", nargs="*", default=[TASK])
+    parser.add_argument("--die", nargs="*", default=[])
     return parser.parse_args()
 
 
@@ -32,7 +33,7 @@ def wait_for_ever(note):
 
 if __name__ == "__main__":
     args = arguments()
-    if args.die_first and FIRST:
+    if TASK in args.die and FIRST:
         wait_for_ever(args.out / f"dead-{TASK}")
     # a warning while torch is imported waits for the Manager, as it does under `spt`
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
@@ -90,7 +91,7 @@ def main(args):
         accelerator="cpu", max_epochs=3, log_every_n_steps=1, enable_model_summary=False
     )
     run = Manager(trainer=trainer, module=Model, data=Data(), seed=3)
-    if args.pause_task == TASK:
+    if TASK in args.pause:
         trainer.callbacks.append(Pause(run._stops, args.pause_at, args.out / f"reached-{TASK}"))
     run()
     torch.save(run.module.state_dict(), args.out / f"weights-{TASK}.pt")

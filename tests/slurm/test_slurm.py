@@ -40,8 +40,9 @@ class Job:
         self.slurm.wait_for(lambda: there() or self.has_ended(), name, 120)
         assert there(), f"job {self.id} ended without {name}\n{self.log()}"
 
-    def has_ended(self):
-        return self.slurm.state(self.id) in FINAL
+    def has_ended(self, task=None):
+        name = self.id if task is None else f"{self.id}_{task}"
+        return self.slurm.state(name) in FINAL
 
     def end(self):
         self.slurm.wait_for_end(self.id)
@@ -59,15 +60,25 @@ class Job:
         found = [json.loads(p.read_text()) for p in self.folder.rglob("sidecar.json")]
         return {state["run_id"]: state for state in found}
 
-    def assert_as_if_nothing_had_happened(self, whole, task="0"):
+    def assert_as_if_nothing_had_happened(self, whole, tasks=("0",)):
         assert self.end() == "COMPLETED", self.log()
-        weights = torch.load(self.folder / f"weights-{task}.pt", weights_only=True)
-        assert all(torch.equal(weights[key], whole[key]) for key in whole)
+        for task in tasks:
+            weights = torch.load(self.folder / f"weights-{task}.pt", weights_only=True)
+            assert all(torch.equal(weights[key], whole[key]) for key in whole), f"task {task}"
+        assert len(self.runs()) == len(tasks)
         for run in self.runs().values():
             assert run["status"] == "completed"
             with (Path(run["run_dir"]) / "metrics.csv").open() as file:
                 steps = [int(row["step"]) for row in csv.DictReader(file)]
             assert steps == list(range(18))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warned(slurm, tmp_path_factory):
+    """A job with a short limit: SLURM's warning, which may take a minute, comes meanwhile."""
+    limit = ["--time=1", "--signal=B:USR1@55"]
+    folder = tmp_path_factory.mktemp("warned")
+    return Job(slurm, folder, sbatch=limit, arguments=["--pause-at", 5])
 
 
 @pytest.fixture(scope="module")
@@ -90,28 +101,34 @@ def test_requeued_in_the_middle_of_an_epoch(slurm, tmp_path, whole):
     assert [attempt["status"] for attempt in run["attempts"]] == ["preempted", "completed"]
 
 
-def test_warned_before_the_time_limit_it_requeues_itself(slurm, tmp_path, whole):
+def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
+    """Task 1 is killed without a warning, 2 is warned, 3 dies before it comes to train."""
+    disturbed = ["--pause-at", 7, "--pause", 1, 2, "--die", 3]
+    job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=disturbed)
+    for name in ("reached-1", "reached-2", "dead-3"):
+        job.wait_for_file(name)
+    slurm.run("scancel", "--signal=USR1", "--full", f"{job.id}_2")
+    slurm.run("scancel", "--signal=KILL", "--full", f"{job.id}_1")
+    slurm.run("scontrol", "requeue", f"{job.id}_3")
+    slurm.wait_for(lambda: job.has_ended(1), "the end of a killed task")
+    slurm.run("scontrol", "requeue", f"{job.id}_1")
+    job.assert_as_if_nothing_had_happened(whole, tasks="0123")
+    assert all(f"sweep:{job.id}" in run["tags"] for run in job.runs().values())
+    attempts = {run_id[-2:]: len(run["attempts"]) for run_id, run in job.runs().items()}
+    assert attempts == {"_0": 1, "_1": 2, "_2": 2, "_3": 1}
+
+
+def test_warned_before_the_time_limit_it_requeues_itself(slurm, warned, whole):
     """With so short a limit the warning may come at any time, while torch is imported too."""
-    limit = ["--time=1", "--signal=B:USR1@55"]
-    job = Job(slurm, tmp_path, sbatch=limit, arguments=["--pause-at", 5])
+    job = warned
     slurm.wait_for(lambda: job.waits_for_its_next_start() or job.has_ended(), "a requeue", 150)
-    assert not job.has_ended(), f"{slurm.state(job.id)}: {job.log()}"
-    slurm.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
+    if not job.has_ended():
+        slurm.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
     job.assert_as_if_nothing_had_happened(whole)
     assert "SLURM was asked to start this job again" in job.log()
     (run,) = job.runs().values()
-    assert [attempt["status"] for attempt in run["attempts"]] == ["preempted", "completed"]
-
-
-def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
-    one = ["--pause-at", 7, "--pause-task", 2]
-    job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=one)
-    job.wait_for_file("reached-2")
-    slurm.run("scancel", "--signal=USR1", "--full", f"{job.id}_2")
-    for task in range(4):
-        job.assert_as_if_nothing_had_happened(whole, str(task))
-    assert all(f"sweep:{job.id}" in run["tags"] for run in job.runs().values())
-    assert sorted(len(run["attempts"]) for run in job.runs().values()) == [1, 1, 1, 2]
+    *stops, end = [attempt["status"] for attempt in run["attempts"]]
+    assert (set(stops), end) == ({"preempted"}, "completed")
 
 
 def test_cancelled_it_saves_and_stays_away(slurm, tmp_path):
@@ -124,24 +141,6 @@ def test_cancelled_it_saves_and_stays_away(slurm, tmp_path):
     last = Path(run["run_dir"]) / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 5
     assert "left alone" in job.log()
-
-
-def test_killed_without_a_warning_it_goes_on_from_the_last_saved_step(slurm, tmp_path, whole):
-    job = Job(slurm, tmp_path, arguments=["--pause-at", 9])
-    job.wait_for_file("reached-0")
-    slurm.run("scancel", "--signal=KILL", "--full", job.id)
-    slurm.wait_for(job.has_ended, "the end of a killed job")
-    slurm.run("scontrol", "requeue", job.id)
-    job.assert_as_if_nothing_had_happened(whole)
-    assert len(job.runs()) == 1
-
-
-def test_a_first_start_that_died_before_training(slurm, tmp_path, whole):
-    job = Job(slurm, tmp_path, arguments=["--die-first"])
-    job.wait_for_file("dead-0")
-    slurm.run("scontrol", "requeue", job.id)
-    job.assert_as_if_nothing_had_happened(whole)
-    assert len(job.runs()) == 1
 
 
 def test_a_sweep_from_yaml_is_an_array_of_jobs(slurm, tmp_path):
