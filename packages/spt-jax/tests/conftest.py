@@ -1,8 +1,10 @@
 """Eight virtual CPU devices, quick compilation and a cache of it, before a backend exists; small nets."""
 
+import importlib.util
 import os
 import sys
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,3 +129,15 @@ def small():
     """The helpers of this file."""
     helpers = (arrays, encoder, simclr, callbacks, loaders, linear, leaves, same)
     return SimpleNamespace(**{helper.__name__: helper for helper in helpers})
+
+
+@pytest.fixture(scope="session")
+def train():
+    """``train`` of ``program.py``, in this process."""
+    path = Path(__file__).with_name("program.py")
+    spec = importlib.util.spec_from_file_location("spt_jax_program", path)
+    program = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(program)
+    sys.path[:] = before
+    return program.train

@@ -1,6 +1,5 @@
 """A run that is killed, or asked to stop, ends as the run that was left alone: to the bit."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,16 +11,6 @@ import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).parent / "program.py"
-
-
-@pytest.fixture(scope="module")
-def train():
-    spec = importlib.util.spec_from_file_location("spt_jax_program", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    path = list(sys.path)
-    spec.loader.exec_module(program)
-    sys.path[:] = path
-    return program.train
 
 
 @pytest.fixture(scope="module")
