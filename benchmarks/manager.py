@@ -21,9 +21,6 @@ import lightning as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger
-from loguru import logger
-from spt_manager import Manager, config_context
-from spt_manager.checkpointing import AtomicCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -83,6 +80,8 @@ def bare(folder: str) -> Model:
 
 
 def managed(folder: str) -> Model:
+    from spt_manager import Manager, config_context  # here: a bare start does not pay for it
+
     with config_context(cache_dir=folder, verbose="ERROR"):
         run = Manager(pl.Trainer(**OPTIONS), Model(), Data(), seed=0)
         run()
@@ -106,6 +105,8 @@ def per_step() -> None:
 
 
 def per_checkpoint() -> None:
+    from spt_manager.checkpointing import AtomicCheckpointIO
+
     weights = {f"w{i}": torch.randn(1024, 1024) for i in range(10 if QUICK else 60)}
     megabytes = sum(4 * w.numel() for w in weights.values()) / 1e6
     kinds = {
@@ -167,6 +168,8 @@ def main() -> None:
     started = [a.partition("=")[2] for a in sys.argv if a.startswith("--start=")]
     if started:
         first_step(started[0], sys.argv[-1])
+    from loguru import logger
+
     logger.remove()
     print("| cost | bare Lightning | Manager | |\n|---|---|---|---|")
     asked = [name for name in PIECES if name in sys.argv]
