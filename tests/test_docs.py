@@ -1,9 +1,16 @@
-"""The pages of the docs: their programs run, their commands exist, the navigation is whole."""
+"""The pages of the docs: their programs run, their commands exist, what follows from code is current.
+
+The site is built strictly, once: broken links and references fail, and each public name can be found.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +19,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "reference" not in page.parts)
+
+GENERATED = runpy.run_path(str(ROOT / "tools" / "docs_pages.py"))
 
 # A block is run, unless the line before it says why not: <!-- not run: reason -->
 BLOCK = re.compile(
@@ -74,3 +83,40 @@ def test_yaml_on_the_pages_can_be_read():
     for page in PAGES:
         for code in blocks(page, "yaml"):
             assert yaml.safe_load(code) is not None, name_of(page)
+
+
+@pytest.mark.parametrize("page", GENERATED["pages"]())
+def test_a_generated_page_is_that_of_the_code(page):
+    written = (DOCS / page).read_text(encoding="utf-8")
+    assert written == GENERATED["text_of"](page), "run `python tools/docs_pages.py`"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built without a warning."""
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", out]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return out
+
+
+def test_a_search_for_a_public_name_finds_its_page(site):
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
+    words: dict[str, set[str]] = {}
+    for entry in index["docs"]:
+        page = entry["location"].partition("#")[0]
+        words.setdefault(page, set()).update(re.findall(r"\w+", entry["title"] + entry["text"]))
+    api = (ROOT / "tests" / "public_api.txt").read_text(encoding="utf-8").splitlines()
+    names = [re.split(r"[(:]", line)[0] for line in api]
+    names += [f"stable_pretraining.{name}" for name in GENERATED["facade_names"]()]
+    assert len({name.split(".")[0] for name in names}) == 10
+    for name in names:
+        page = f"reference/{name.split('.')[0]}.html"
+        assert name.rpartition(".")[2] in words[page], f"{name} is not on {page}"
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    loaded = r"<(?:script|img|iframe|source)[^>]+src=[\"']?(?:https?:)?//|<link(?![^>]+canonical)[^>]+href=[\"']?(?:https?:)?//"
+    for page in site.rglob("*.html"):
+        found = re.search(loaded, page.read_text(encoding="utf-8"))
+        assert found is None, f"{page.name}: {found[0]}"

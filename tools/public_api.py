@@ -18,8 +18,16 @@ ROOMS = (
     "spt_callbacks",
     "spt_data",
     "spt_data.recipes",
+    "spt_data.synthetic_data",
     "spt_data.transforms",
     "spt_jax",
+    "spt_jax.augment",
+    "spt_jax.backbone",
+    "spt_jax.callbacks",
+    "spt_jax.forward",
+    "spt_jax.losses",
+    "spt_jax.methods",
+    "spt_jax.optim",
     "spt_losses",
     "spt_manager",
     "spt_methods",
@@ -30,6 +38,8 @@ ROOMS = (
     "spt_optim",
     "spt_registry",
     "spt_registry.run",
+    "stable_pretraining",
+    "stable_pretraining.pictures",
 )
 
 
