@@ -4,9 +4,8 @@ mixed precision, accumulation, compiled modules, several loaders and inference m
 """
 
 import os
-import socket
-import subprocess
 import sys
+from pathlib import Path
 
 import lightning as pl
 import pytest
@@ -34,6 +33,9 @@ from spt_callbacks import (
 from spt_callbacks.queue import Queues
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
+
+sys.path.insert(0, str(Path(__file__).parent))
+from callback_ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
 
@@ -267,15 +269,9 @@ def ragged():
     return torch.stack(queues.snapshot(("a", "b"), 4))
 
 
-def worker(rank, port, folder):
-    from pathlib import Path
-
+def worker(rank, folder):
     torch.set_num_threads(1)
     for strategy in ("ddp", "fsdp"):
-        os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", NODE_RANK="0",
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-        )  # fmt: skip
         torch.save(fit(Path(folder), 2, strategy), f"{folder}/{strategy}{rank}.pt")
     for kind in ("bf16-mixed", "16-mixed"):
         found = [mixed(folder, 2, kind, callbacks) for callbacks in ([], mixed_callbacks())]
@@ -287,17 +283,7 @@ def worker(rank, port, folder):
 def folder(tmp_path_factory):
     """Where two processes left what they found with each strategy."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, __file__, str(port), str(folder)]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
+    run_ranks(__file__, folder)
     return folder
 
 
@@ -367,7 +353,3 @@ def test_two_ranks_agree_in_mixed_precision(folder, tmp_path, kind):
         parts = [found[f"eval/{name}_acc/dataloader_idx_{loader}"] for loader in (0, 1)]
         assert found[f"eval/{name}_acc"] == pytest.approx((13 * parts[0] + 10 * parts[1]) / 23)
         assert found[f"eval/{name}_acc"] == first["fitted"][f"eval/{name}_acc"]
-
-
-if __name__ == "__main__":
-    worker(int(sys.argv[3]), int(sys.argv[1]), sys.argv[2])

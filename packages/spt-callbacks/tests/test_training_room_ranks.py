@@ -1,10 +1,8 @@
 """Two real processes: teachers stay equal, stopping is agreed on, rows of all ranks are written."""
 
 import copy
-import os
-import socket
-import subprocess
 import sys
+from pathlib import Path
 
 import lightning as pl
 import pytest
@@ -19,6 +17,9 @@ from spt_callbacks import (
 )
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
+
+sys.path.insert(0, str(Path(__file__).parent))
+from callback_ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
 WORLD_SIZE = 2
@@ -86,30 +87,16 @@ def fit(rank, folder):
     torch.save((trainer.current_epoch, module.state_dict()), f"{folder}/rank{rank}.pt")
 
 
-def worker(rank, port, folder):
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD_SIZE), NODE_RANK="0",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-    )  # fmt: skip
+def worker(rank, folder):
     dist.init_process_group("gloo")
     fit(rank, folder)
     dist.destroy_process_group()
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("ranks"), free_port()
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(port), str(folder)])
-        for rank in range(WORLD_SIZE)
-    ]
-    assert [p.wait(timeout=300) for p in processes] == [0] * WORLD_SIZE
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(__file__, folder, WORLD_SIZE)
     return folder, [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD_SIZE)]
 
 
@@ -141,7 +128,3 @@ def test_each_rank_can_write_its_own(outcome):
 
 def test_the_environment_is_written_once(outcome):
     assert not (outcome[0] / "environment_v1.json").exists()
-
-
-if __name__ == "__main__":
-    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
