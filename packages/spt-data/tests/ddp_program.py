@@ -1,8 +1,6 @@
-"""One rank of a run: trains on a DataModule, writes what it saw; started twice by the tests."""
+"""One rank of a run: trains on a DataModule, writes what it saw; the tests start two."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import datasets as hf
@@ -66,15 +64,10 @@ def run(kind: str, folder: Path, stop_at: int | None, ckpt: Path | None) -> list
     return module.seen
 
 
-def main(folder: Path) -> None:
+def worker(rank, folder) -> None:
     """Run whole, and then from the checkpoint, for both kinds."""
-    seen = {}
+    folder, seen = Path(folder), {}
     for kind in ("map", "stream"):
         seen[kind] = run(kind, folder, 7, None)
         seen[f"{kind} resumed"] = run(kind, folder, None, folder / kind / "stop.ckpt")
-    rank = os.environ.get("LOCAL_RANK", "0")
     (folder / f"rank{rank}.json").write_text(json.dumps(seen))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -101,10 +101,10 @@ def test_a_stream_goes_on_after_any_batch(rows, num_workers, stop, epoch):
     assert [rows_of(batch) for batch in resumed] == expected[epoch + 1]
 
 
-def test_a_stream_crosses_to_spawned_workers(rows):
+def test_a_stream_crosses_to_workers_that_are_not_forked_from_here(rows):
     dataset = pickle.loads(pickle.dumps(stream(rows, rename_columns={"x": "y"})))
     assert [sample["y"] for sample in dataset] == list(range(24))
-    loader = Loader(stream(rows), batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    loader = Loader(stream(rows), batch_size=4, num_workers=1, multiprocessing_context="forkserver")
     assert sum(len(batch["x"]) for batch in loader) == 24
 
 
