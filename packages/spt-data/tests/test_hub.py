@@ -65,6 +65,19 @@ def test_a_data_set_is_opened_with_patience(monkeypatch):
     assert HFDataset("some/name")[0] == {"x": 1, "sample_idx": 0}
 
 
+def test_no_rank_waits_for_its_turn(monkeypatch, tmp_path):
+    def waits(seconds):
+        raise AssertionError(f"a rank waits {seconds} s")
+
+    monkeypatch.setattr("time.sleep", waits)
+    for name, value in {"RANK": "1023", "LOCAL_RANK": "7", "WORLD_SIZE": "1024"}.items():
+        monkeypatch.setenv(name, value)
+    hf.Dataset.from_dict({"x": [1]}).save_to_disk(tmp_path / "rows")
+    assert HFDataset(str(tmp_path / "rows"))[0]["x"] == 1
+    monkeypatch.setattr(hf, "load_dataset", lambda path: hf.Dataset.from_dict({"x": [2]}))
+    assert HFDataset("some/name")[0]["x"] == 2
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass

@@ -94,6 +94,14 @@ def test_bytes_without_a_type_are_images_and_a_broken_one_is_named(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["set", "set.images.json"]
 
 
+def test_rows_are_counted_from_the_end_too(stored):
+    dataset = LanceImageDataset(stored)
+    assert dataset[-1]["sample_idx"] == 9
+    assert [row["sample_idx"] for row in dataset.__getitems__([-10, 3])] == [0, 3]
+    with pytest.raises(IndexError, match=r"Rows \[-11\] are out of range for 10 rows"):
+        dataset[-11]
+
+
 def test_mistakes_are_named(stored, tmp_path):
     with pytest.raises(FileExistsError, match="use overwrite=True"):
         build_lance_image_dataset(source(), stored)
