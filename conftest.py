@@ -7,10 +7,12 @@ import os
 import pytest
 
 # Before torch is imported: as many threads in all as there are cores. Two workers of two threads on
-# two cores take three times as long, because idle threads of the one spin while the other computes.
-workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // workers)))
+# two cores take up to thirty times as long, because idle threads of the one spin while the other
+# computes. Only in a worker: it would inherit what the process that starts it had set.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
