@@ -1,4 +1,4 @@
-"""Write the pages of the docs that follow from the code: tables and reference.
+"""Write the pages of the docs that follow from elsewhere: tables, reference, the tutorial, the benchmarks.
 
 ``python tools/docs_pages.py`` after a change of the API, of a command or of a setting; ``tests/test_docs.py``
 compares what is written with the code.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sys
 import types
@@ -20,8 +21,51 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from public_api import ROOMS, public_names
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+NOTEBOOK = ROOT / "examples" / "simclr_tutorial.ipynb"
 NOTICE = "<!-- written by tools/docs_pages.py -->\n\n"
+
+
+def cells(notebook: Path) -> list[tuple[str, str]]:
+    """Kind (``"markdown"`` or ``"code"``) and text of each cell."""
+    found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in found]
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The programs of a notebook, in order."""
+    return [text for kind, text in cells(notebook) if kind == "code"]
+
+
+def tutorial() -> str:
+    """The notebook as a page, with the pictures that it draws."""
+    page = ""
+    for kind, text in cells(NOTEBOOK):
+        if kind == "markdown":
+            page += text + "\n\n"
+            continue
+        page += f"<!-- not run: a test runs the notebook -->\n\n```python\n{text}\n```\n\n"
+        for picture in re.findall(r'"(\w+)\.png"', text):
+            page += f"![{picture}](assets/{picture}.png)\n\n"
+    title, rest = page.split("\n", 1)
+    return f"{title}\n\nThis page is the notebook `examples/simclr_tutorial.ipynb`.\n{rest}"
+
+
+def benchmarks() -> str:
+    """The sections of the packages' READMEs that show figures, with the command that measures them."""
+    text = "# Benchmarks\n\nThe figures of the packages' READMEs, each with its machine and its command. From the root of the repository\n"
+    text += "`hatch run bench NAME` is `python benchmarks/NAME.py`. Timings are of CPUs: none of ours has been timed on a GPU.\n"
+    shown: set[str] = set()
+    for readme in sorted((ROOT / "packages").glob("*/README.md")):
+        sections = re.split(r"^## ", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        for section in sections:
+            scripts = re.findall(r"benchmarks/(\w+)\.py|hatch run bench (\w+)", section)
+            if scripts and "|---" in section:
+                shown |= {"".join(pair) for pair in scripts}
+                text += f"\n## {readme.parent.name}: {section.rstrip()}\n"
+    others = sorted({path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - shown)
+    return f"{text}\n## Without figures here\n\n{', '.join(f'`{name}`' for name in others)}: run them.\n"
 
 
 def methods() -> str:
@@ -198,6 +242,7 @@ def pages() -> dict[str, Callable[[], str]]:
     """Each generated page and what writes it."""
     tables = (methods, losses, callbacks, settings, commands)
     found: dict[str, Callable[[], str]] = {f"tables/{f.__name__}.md": f for f in tables}
+    found |= {"tutorial.md": tutorial, "benchmarks.md": benchmarks}
     for package in packages():
         found[f"reference/{package}.md"] = lambda package=package: reference(package)
     found["reference/stable_pretraining.md"] = facade

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as pl
+import torch
 from spt_augment import GPUTransformMixin
 from torch import Tensor
 
@@ -57,8 +58,10 @@ def training_batch(data: pl.LightningDataModule) -> Any:
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
-        fast_dev_run=1,
+        max_epochs=1,
+        limit_train_batches=1,
         limit_val_batches=0,
+        num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -79,8 +82,11 @@ class _TakesOne(GPUTransformMixin, pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         self.batch = batch
 
-    def configure_optimizers(self) -> None:
-        return None
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Never called; without it Lightning warns of data that have a loader for it."""
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return []  # of `None` Lightning warns
 
 
 def views_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
