@@ -12,22 +12,32 @@ import lightning as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from spt_methods import Module, methods
+from spt_methods import Module, backbones, methods
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 PROTOTYPES = {"n_prototypes": 6, "projector_hidden_dim": 8, "projector_bottleneck_dim": 4}
+DECODER = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
 METHODS = {
     "BarlowTwins": {"projector_dims": (8, 4)},
     "BYOL": {"projector_dims": (8, 4), "predictor_dims": (8, 4)},
+    "CMAE": {**DECODER, "feature_decoder_depth": 1, "projector_hidden_dim": 8, "projector_dim": 4,
+             "pixel_shift": 0},
+    "CrossMAE": DECODER,
     "CLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2, "embed_dim": 4},
     "DINO": PROTOTYPES,
     "DINOv2": {**PROTOTYPES, "drop_path_rate": 0.0},
+    "DINOv3": {**PROTOTYPES, "drop_path_rate": 0.0, "gram_start_step": None},
+    "iGPT": {"head_dim": 8, "head_depth": 1, "feature_layers": 1},
     "LeJEPA": {"projector_dims": (8, 4), "n_slices": 8},
+    "MIMRefiner": {"num_heads": 2, "projector_dims": (8, 4), "predictor_hidden_dim": 8,
+                   "queue_length": 16, "top_k": 1},
     "MoCov2": {"projector_dims": (8, 4), "queue_length": 16},
     "MoCov3": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8},
+    "NEPA": {},
     "NNCLR": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8, "queue_length": 16},
     "PIRL": {"num_samples": 8, "projector_dim": 4},
+    "SALT": {"predictor_embed_dim": 12, "predictor_depth": 1, "predictor_num_heads": 2},
     "SigLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2},
     "SimCLR": {"projector_dims": (8, 4)},
     "SimSiam": {"projector_dim": 8, "predictor_hidden_dim": 4},
@@ -35,11 +45,21 @@ METHODS = {
     "TiCO": {"projector_dims": (8, 4)},
     "VICReg": {"projector_dims": (8, 4)},
     "VICRegL": {"projector_dims": (8, 4), "map_dims": (8, 4), "num_matches": (2, 1)},
+    "VJEPA": {"num_frames": 2, "predictor_embed_dim": 12, "predictor_depth": 1,
+              "predictor_num_heads": 2},
     "WMSE": {"projector_dims": (8, 2), "w_size": 4},
-}
+}  # fmt: skip
 VIT = {
     "image_size": 16,
     "encoder_kwargs": {"patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2},
+}
+# what a method asks of its transformer beyond that
+PATCHES_ALONE = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+ENCODERS = {
+    "DINOv3": {"embed_dim": 16},
+    "iGPT": PATCHES_ALONE,
+    "MIMRefiner": {"depth": 2},
+    "SALT": PATCHES_ALONE,
 }
 
 
@@ -54,6 +74,39 @@ class Given(nn.Module):
         return self.function(*args)
 
 
+class RowsOf(nn.Module):
+    """One rank's rows of the masks of a whole batch of 8 images, whatever the number of views."""
+
+    def __init__(self, masking, rows):
+        super().__init__()
+        self.masking, self.rows = masking.train(), rows
+        masking.next_generator = lambda device, shared=False: torch.Generator().manual_seed(5)
+
+    def forward(self, size, *rest):
+        mine = len(range(8)[self.rows])
+        if isinstance(size, torch.Tensor):
+            views = len(size) // mine
+            drawn = self.masking(size.new_empty(views * 8, *size.shape[1:]), *rest)
+        else:
+            views = size // mine
+            drawn = self.masking(views * 8, *rest)
+        if isinstance(drawn, torch.Tensor):
+            return self._mine(drawn, views)
+        parts = [self._mine(part, views) for part in drawn]
+        return drawn._make(parts) if hasattr(drawn, "_make") else tuple(parts)
+
+    def _mine(self, drawn, views):
+        return drawn.unflatten(0, (views, 8))[:, self.rows].flatten(0, 1)
+
+
+def prefix_of(rows):
+    """What ``RandomPrefix`` gives, for lengths that both sides know."""
+    lengths = torch.arange(1, 9)[rows]
+    next_place = torch.arange(1, 17)
+    places = ((next_place >= lengths[:, None]) & (next_place < 16)).flatten().nonzero().flatten()
+    return Given(lambda size, length, device: (lengths, places))
+
+
 def views():
     generator = torch.Generator().manual_seed(3)
     return torch.rand(4, 8, 3, 16, 16, generator=generator, dtype=torch.float64)
@@ -62,11 +115,15 @@ def views():
 def batch_of(name, rows):
     images = views()[:, rows]
     places = torch.rand(2, 8, 4, 4, 2, generator=torch.Generator().manual_seed(4))[:, rows]
-    if name in ("DINO", "DINOv2", "LeJEPA", "SwAV"):
+    if name in ("DINO", "DINOv2", "DINOv3", "LeJEPA", "MIMRefiner", "SwAV"):
         large = {f"global_{i}": {"image": images[i]} for i in range(2)}
         return {**large, **{f"local_{i}": {"image": images[2 + i, :, :, :8, :8]} for i in range(2)}}
     if name in ("CLIP", "SigLIP"):
         return {"image": images[0], "text": [f"{i} dogs and {i * i} cats" for i in range(8)][rows]}
+    if name == "VJEPA":
+        return {"video": images[:2].transpose(0, 1)}
+    if name in ("CrossMAE", "iGPT", "NEPA", "SALT"):
+        return {"image": images[0]}
     if name == "PIRL":
         return {"image": images[0], "sample_idx": torch.arange(8)[rows]}
     return [{"image": images[i], "locations": places[i].double()} for i in range(2)]
@@ -75,7 +132,12 @@ def batch_of(name, rows):
 def build(name, rows):
     """The method in evaluation mode: no sampling, no statistics of one rank's batch."""
     torch.manual_seed(0)
-    module = getattr(methods, name)("vit_tiny_patch16_224", **VIT, **METHODS[name]).double().eval()
+    encoder = "vit_tiny_patch16_dinov3_qkvb" if name == "DINOv3" else "vit_tiny_patch16_224"
+    sizes = {**VIT["encoder_kwargs"], **ENCODERS.get(name, {})}
+    settings = {**VIT, "encoder_kwargs": sizes, **METHODS[name]}
+    if name == "SALT":
+        settings["teacher"] = backbones.ViTTokens("vit_tiny_patch16_224", img_size=16, **sizes)
+    module = getattr(methods, name)(encoder, **settings).double().eval()
     torch.manual_seed(1)
     with torch.no_grad():  # teachers that differ from their students, spread features
         for parameter in module.parameters():
@@ -83,6 +145,12 @@ def build(name, rows):
     if name == "DINOv2":
         masks = torch.rand(2, 8, 16, generator=torch.Generator().manual_seed(5)) < 0.3
         module.masking = Given(lambda size, grid: masks[:, rows].flatten(0, 1))
+    if name in ("CMAE", "CrossMAE", "DINOv3"):
+        module.masking = RowsOf(module.masking, rows)
+    if name in ("SALT", "VJEPA"):
+        module.maskings = nn.ModuleList(RowsOf(masking, rows) for masking in module.maskings)
+    if name == "iGPT":
+        module.prefix = prefix_of(rows)
     if name == "PIRL":
         module.jigsaw = Given(
             lambda x: torch.stack([x[:, :, i : i + 8, :8] for i in range(9)], dim=1)

@@ -11,8 +11,9 @@ import torch
 
 HERE = Path(__file__).parent
 METHODS = [
-    "BarlowTwins", "BYOL", "CLIP", "DINO", "DINOv2", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL",
-    "SigLIP", "SimCLR", "SimSiam", "SwAV", "TiCO", "VICReg", "VICRegL", "WMSE",
+    "BarlowTwins", "BYOL", "CLIP", "CMAE", "CrossMAE", "DINO", "DINOv2", "DINOv3", "iGPT", "LeJEPA",
+    "MIMRefiner", "MoCov2", "MoCov3", "NEPA", "NNCLR", "PIRL", "SALT", "SigLIP", "SimCLR", "SimSiam",
+    "SwAV", "TiCO", "VICReg", "VICRegL", "VJEPA", "WMSE",
 ]  # fmt: skip
 pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("spt-methods-ranks")]
 
