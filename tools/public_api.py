@@ -65,7 +65,8 @@ def signature(value: Any) -> str:
         text = str(inspect.signature(value.__init__ if isinstance(value, type) else value))
     except (TypeError, ValueError):
         return f": {type(value).__name__}"
-    text = text.replace("(self, ", "(").replace("(self)", "()")
+    # some libraries put an annotated function in the place of `nn.Module.__init__`
+    text = re.sub(r"^\(self(: [\w.]+)?(, |(?=\)))", "(", text)
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
