@@ -1,14 +1,18 @@
 """What each method learns from Fashion-MNIST on a fixed, small budget of images seen.
 
 A small network is pretrained by each method and frozen; then the accuracy of a k-nearest-neighbour vote and
-of a linear classifier on its features is printed, beside those of the untrained network, of raw pixels,
-and of a network trained with labels on the same budget. All methods share encoder, batch size, optimizer
-(AdamW, warm-up and cosine), augmentation and budget; what differs is the method. The transformer of the
-token methods has its own untrained row.
+of a linear classifier on its features is printed, beside those of the same network before training (of the
+same seed, read in the same way), of raw pixels, and of a network trained with labels on the same budget. All
+methods share batch size, optimizer (AdamW, warm-up and cosine), augmentation and budget, and one of two
+encoders, a ResNet or a vision transformer; what differs is the method.
 
 The images are those of Debian's package ``dataset-fashion-mnist``.
 
-    python benchmarks/learning.py [METHOD ...] [--images=60000] [--seeds=1] [--quick] [--out=FILE]
+    python benchmarks/learning.py [METHOD ...] [--images=200000] [--seeds=1] [--first-seed=0] [--quick]
+        [--threads=1] [--out=FILE]
+    python benchmarks/learning.py --table=FILE
+
+With ``--out`` each row is also added to a file, from which ``--table`` prints the page of the docs.
 """
 
 from __future__ import annotations
@@ -30,15 +34,17 @@ import torch
 from loguru import logger
 from sklearn.linear_model import LogisticRegression
 from spt_methods import Module, backbones, forward, methods
+from spt_methods.masking import MultiBlockMasking
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 FOLDERS = ("/usr/share/dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist")
-BATCH, SIDE, SMALL_SIDE = 128, 28, 20
+BATCH, SIDE, SMALL_SIDE, FRAMES = 128, 32, 16, 4
+MEAN, STD = 0.219, 0.332  # of the padded images
 LABELLED, TESTED, PRETRAINED = 5000, 5000, 20000
-LR = 2e-3
+LR, BUDGET = 2e-3, 200_000
 
 
 def read(name: str, folders: tuple[str, ...] = FOLDERS) -> np.ndarray:
@@ -54,10 +60,11 @@ def read(name: str, folders: tuple[str, ...] = FOLDERS) -> np.ndarray:
 
 
 def load() -> dict[str, tuple[Tensor, Tensor]]:
-    """Images in [0, 1], ``(N, 1, 28, 28)``, and labels: for pretraining, for probes, for testing."""
+    """Images in [0, 1], ``(N, 1, 32, 32)``, and labels: to pretrain, to fit the probes, to test."""
     parts = {}
     for part in ("train", "t10k"):
         images = torch.tensor(read(f"{part}-images")).float().div(255).unsqueeze(1)
+        images = F.pad(images, (2,) * 4)  # to a power of two
         parts[part] = (images, torch.tensor(read(f"{part}-labels")).long())
     images, labels = parts["train"]
     return {
@@ -71,7 +78,7 @@ def view(
     images: Tensor,
     generator: torch.Generator,
     size: int = SIDE,
-    scale: tuple[float, float] = (0.3, 1),
+    scale: tuple[float, float] = (0.4, 1),
 ) -> dict[str, Any]:
     """A random crop, flip, and change of brightness and contrast of each image, with its box."""
     n = len(images)
@@ -90,10 +97,40 @@ def view(
     mean = out.mean((1, 2, 3), keepdim=True)
     out = ((out - mean) * contrast + mean) * brightness
     return {
-        "image": out,
+        "image": normalized(out),
         "RandomResizedCrop": torch.stack([top, left, height, width], dim=1),
         "RandomHorizontalFlip": u[4] < 0.5,
     }
+
+
+def normalized(images: Tensor) -> Tensor:
+    """Of mean 0 and deviation 1 over the data set."""
+    return (images - MEAN) / STD
+
+
+def recoloured(seen: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+    """The same crops with other brightness and contrast."""
+    images = seen["image"]
+    scale, shift = torch.rand(2, len(images), 1, 1, 1, generator=generator)
+    return {**seen, "image": images * (0.6 + 0.8 * scale) + 0.4 * (shift - 0.5)}
+
+
+def video_of(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Frames ``(N, T, 1, 32, 32)`` of a camera that moves over each image at a steady speed."""
+    margin = 6
+    large = F.pad(images, (margin,) * 4)
+    ends = torch.randint(2 * margin + 1, (2, 2, len(images)), generator=generator).float()
+    row = torch.arange(len(images)).view(-1, 1, 1)
+    frames = []
+    for t in torch.linspace(0, 1, FRAMES):
+        top, left = (ends[0] + t * (ends[1] - ends[0])).round().long()
+        rows = (top.view(-1, 1) + torch.arange(SIDE)).unsqueeze(2)
+        columns = (left.view(-1, 1) + torch.arange(SIDE)).unsqueeze(1)
+        frames.append(large[row, 0, rows, columns])
+    return torch.stack(frames, 1).unsqueeze(2)
+
+
+VIEWS = {"one image": 1, "one crop, two colours": 1, "two views": 2, "multi-crop": 2}
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
@@ -108,51 +145,88 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         while True:
             index = torch.randint(len(self.images), (BATCH,), generator=generator)
             images, labels = self.images[index], self.labels[index]
-            large = [view(images, generator) for _ in range(1 if self.kind == "one image" else 2)]
+            if self.kind == "one video":
+                yield {"video": normalized(video_of(images, generator)), "label": labels}
+                continue
+            large = [view(images, generator) for _ in range(VIEWS[self.kind])]
             if self.kind == "multi-crop":
-                small = [view(images, generator, SMALL_SIDE, (0.1, 0.4)) for _ in range(2)]
+                small = [view(images, generator, SMALL_SIDE, (0.15, 0.4)) for _ in range(2)]
                 named = {f"global_{i}": v for i, v in enumerate(large)}
                 yield {**named, **{f"local_{i}": v for i, v in enumerate(small)}}
             elif self.kind == "one image":
                 yield {**large[0], "label": labels, "sample_idx": index}
+            elif self.kind == "one crop, two colours":
+                yield {"views": [large[0], recoloured(large[0], generator)], "label": labels}
             else:
                 yield {"views": large, "label": labels}
 
 
 def resnet() -> nn.Module:
-    """A ResNet-10 of 32 to 256 channels with a stem for small images."""
+    """A ResNet-10 of 16 to 128 channels; its stem halves the image twice, as the large ones do."""
     net = ResNet(
-        BasicBlock, (1, 1, 1, 1), in_chans=1, num_classes=0, channels=(32, 64, 128, 256),
+        BasicBlock, (1, 1, 1, 1), in_chans=1, num_classes=0, channels=(16, 32, 64, 128),
+        output_stride=16,  # 2 x 2 places at the end, which VICRegL matches
         zero_init_last=False,  # residual branches that start at zero make an unfair untrained network
     )  # fmt: skip
     net.conv1 = nn.Conv2d(1, 64, 3, 2, 1, bias=False)
-    net.maxpool = nn.Identity()
-    return net
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def transformer() -> nn.Module:
-    """Four blocks of width 128 on patches of 4 pixels."""
+SIZES: dict[str, Any] = {
+    "patch_size": 8,
+    "in_chans": 1,
+    "depth": 4,
+    "embed_dim": 64,
+    "num_heads": 2,
+}
+PATCHES_ALONE = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+
+
+def transformer(**settings: Any) -> nn.Module:
+    """Four blocks of width 64 on patches of 8 pixels."""
     return backbones.from_timm(
-        "vit_tiny_patch16_224", img_size=SIDE, patch_size=4, in_chans=1, num_classes=0, depth=4,
-        embed_dim=128, num_heads=4, dynamic_img_size=True,
+        "vit_tiny_patch16_224", img_size=SIDE, num_classes=0, dynamic_img_size=True, **SIZES,
+        **settings,
     )  # fmt: skip
+
+
+def video_transformer() -> nn.Module:
+    """The same over tubelets of two frames."""
+    return backbones.VideoViT(
+        "vit_tiny_patch16_224", num_frames=FRAMES, tubelet_size=2, image_size=SIDE, **SIZES
+    )
 
 
 HEAD = {"n_prototypes": 512, "projector_hidden_dim": 256, "projector_bottleneck_dim": 64,
         "warmup_epochs_temperature_teacher": 0, "freeze_last_layer_epochs": 0,
         "drop_path_rate": 0.0}  # fmt: skip
 EMA = {"ema_decay_start": 0.98}
+DECODER = {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}
+PREDICTOR = {"predictor_embed_dim": 64, "predictor_depth": 2}
 MASKED_HEAD = {k: v for k, v in HEAD.items() if k != "n_prototypes"}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CMAE": ("one crop, two colours", {"pixel_shift": 0, "feature_decoder_depth": 1,
+                                       "projector_hidden_dim": 256, "projector_dim": 64, **DECODER,
+                                       "ema_decay_start": 0.98, "ema_decay_end": 0.999}),
+    "CrossMAE": ("one image", DECODER),
+    "DeiT": ("one image", {"num_classes": 10}),
+    "DINOv3": ("multi-crop", {**HEAD, "ema_decay_start": 0.98, "ema_decay_end": 0.999,
+                              "gram_start_step": None}),
+    "iGPT": ("one image", {"head_dim": 128, "head_depth": 2, "feature_layers": 2}),
+    "MIMRefiner": ("multi-crop", {"num_heads": 2, "projector_dims": (256, 256, 64),
+                                  "predictor_hidden_dim": 256, "queue_length": 2048}),
+    "NEPA": ("one image", {}),
+    "SALT": ("one image", PREDICTOR),  # its teacher: see `build`
+    "VJEPA": ("one video", {**PREDICTOR, **EMA}),
     "BEiT": ("one image", {"vocab_size": 512, "drop_path_rate": 0.0}),  # the tokenizer: see `build`
     "Data2Vec": ("one image", {"top_k_blocks": 3, "drop_path_rate": 0.0, "ema_decay_start": 0.98,
                                "ema_decay_end": 0.999}),
     "iBOT": ("multi-crop", {"n_cls_prototypes": 512, **MASKED_HEAD, **EMA}),
-    "IJEPA": ("one image", {"predictor_embed_dim": 64, "predictor_depth": 2, "min_keep": 4, **EMA}),
-    "MAE": ("one image", {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}),
-    "MaskFeat": ("one image", {"hog_cell": 4}),
+    "IJEPA": ("one image", {**PREDICTOR, "min_keep": 2, **EMA}),
+    "MAE": ("one image", DECODER),
+    "MaskFeat": ("one image", {"hog_cell": 8}),
     "MSN": ("multi-crop", {"n_prototypes": 128, "projector_hidden_dim": 256, "projector_dim": 64, **EMA}),
-    "SimMIM": ("one image", {"mask_size": 4}),
+    "SimMIM": ("one image", {"mask_size": 8}),
     "BarlowTwins": ("two views", {"projector_dims": (512, 512)}),
     "BYOL": ("two views", {"projector_dims": (512, 128), "predictor_dims": (512, 128), **EMA}),
     "DINO": ("multi-crop", {**HEAD, **EMA}),
@@ -174,17 +248,34 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
                               "num_matches": (2, 2)}),
     "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128}),
 }  # fmt: skip
-TOKENS = {
+RESNETS = {
+    "BarlowTwins", "BYOL", "DINO", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL", "SimCLR", "SimSiam",
+    "SwAV", "TiCO", "VICReg", "VICRegL", "WMSE",
+}  # fmt: skip
+POOLED = {
     "BEiT",
+    "CMAE",
+    "CrossMAE",
     "Data2Vec",
-    "DINOv2",
-    "iBOT",
     "IJEPA",
+    "iGPT",
     "MAE",
     "MaskFeat",
-    "MSN",
+    "SALT",
     "SimMIM",
-}  # methods for a transformer; the others train the ResNet
+}
+WITHOUT_CLASS_TOKEN = {"IJEPA", "iGPT", "SALT"}
+
+
+def encoder_of(name: str) -> nn.Module:
+    """The ResNet, or the transformer with what the method asks of it."""
+    if name in RESNETS:
+        return resnet()
+    if name == "VJEPA":
+        return video_transformer()
+    if name in WITHOUT_CLASS_TOKEN:
+        return transformer(**PATCHES_ALONE)
+    return transformer(**({"global_pool": "avg", "fc_norm": False} if name in POOLED else {}))
 
 
 def optim_of(steps: int) -> dict[str, Any]:
@@ -196,65 +287,80 @@ def optim_of(steps: int) -> dict[str, Any]:
     }
 
 
-def tokenizer_of(vocab_size: int, steps: int) -> pl.LightningModule:
-    """A VQ tokenizer trained on the same images for as many steps; see :func:`pretrain`."""
+def tokenizer_of(vocab_size: int, steps: int, seed: int) -> pl.LightningModule:
+    """A VQ tokenizer trained on the same images for as many steps."""
     tokenizer = methods.VQTokenizer(
-        vocab_size, patch_size=4, in_chans=1, hidden_dim=32, codebook_dim=16, optim=optim_of(steps)
+        vocab_size, patch_size=8, in_chans=1, hidden_dim=32, codebook_dim=16, optim=optim_of(steps)
     )
-    fit(tokenizer, DataLoader(Stream(*load()["pretrain"], "one image", 0), batch_size=None), steps)
-    return tokenizer
+    return fit(tokenizer, "one image", steps, seed)
 
 
-def build(name: str, steps: int) -> tuple[pl.LightningModule, str]:
-    """A method on its encoder, and what it reads."""
+def build(name: str, steps: int, seed: int) -> tuple[pl.LightningModule, str]:
+    """A method on its encoder, and what it reads; with 0 steps nothing that it builds on is trained."""
     if name == "supervised":
         return (
             Module(
-                forward=forward.supervised, backbone=resnet(), classifier=nn.Linear(256, 10),
+                forward=forward.supervised, backbone=resnet(), classifier=nn.Linear(128, 10),
                 supervised_loss=nn.CrossEntropyLoss(), optim=optim_of(steps),
             ),
             "one image",
         )  # fmt: skip
     kind, settings = METHODS[name]
+    encoder = encoder_of(name)
     if name == "BEiT":
-        settings = {**settings, "tokenizer": tokenizer_of(settings["vocab_size"], steps)}
-    encoder = transformer() if name in TOKENS else resnet()
+        settings = {**settings, "tokenizer": tokenizer_of(settings["vocab_size"], steps, seed)}
+    elif name == "SALT":  # the paper's first stage: pixels, under the masks of the second
+        masks = methods.MAE(
+            transformer(**PATCHES_ALONE),
+            masking=MultiBlockMasking(),
+            optim=optim_of(steps),
+            **DECODER,
+        )
+        settings = {**settings, "teacher": fit(masks, "one image", steps, seed).backbone}
+    elif name == "MIMRefiner":  # what it refines
+        mae = methods.MAE(encoder, optim=optim_of(steps), **DECODER)
+        encoder = fit(mae, "one image", steps, seed).backbone.vit
     return getattr(methods, name)(encoder, optim=optim_of(steps), **settings), kind
 
 
-def pretrain(name: str, data: dict[str, Any], images: int, seed: int) -> pl.LightningModule:
-    """The method after its budget."""
-    torch.manual_seed(seed)
-    steps = images // BATCH
-    module, kind = build(name, steps)
-    fit(module, DataLoader(Stream(*data["pretrain"], kind, seed), batch_size=None), steps)
-    return module
-
-
-def fit(module: pl.LightningModule, loader: DataLoader[Any], steps: int) -> None:
-    """Train for so many steps, in silence."""
+def fit(module: Any, kind: str, steps: int, seed: int) -> Any:
+    """The module, trained for so many steps in silence."""
+    if not steps:
+        return module
+    loader = DataLoader(Stream(*load()["pretrain"], kind, seed), batch_size=None)
     trainer = pl.Trainer(
         accelerator="auto", devices=1, max_steps=steps, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, loader)
+    return module
 
 
 @torch.no_grad()
-def features(module: Callable[..., Any] | None, images: Tensor) -> Tensor:
-    """What the frozen method says of images, standardised later; raw pixels for ``None``."""
+def features(module: Callable[..., Any] | None, images: Tensor, kind: str) -> Tensor:
+    """What the frozen method says of images, standardised later; raw pixels for ``None``.
+
+    A method of videos sees an image as a video that stands still.
+    """
     if module is None:
         return images.flatten(1)
-    parts = [module({"image": chunk}, "predict")["embedding"] for chunk in images.split(500)]
-    return torch.cat(parts)
+    return torch.cat([read_by(module, chunk, kind)["embedding"] for chunk in images.split(500)])
 
 
-def accuracies(module: Any, data: dict[str, Any]) -> tuple[float, float]:
+def read_by(module: Callable[..., Any], images: Tensor, kind: str) -> dict[str, Any]:
+    """The method's outputs for whole images."""
+    images = normalized(images)
+    if kind == "one video":
+        return module({"video": images.unsqueeze(1).repeat(1, FRAMES, 1, 1, 1)}, "predict")
+    return module({"image": images}, "predict")
+
+
+def accuracies(module: Any, data: dict[str, Any], kind: str) -> tuple[float, float]:
     """Per cent of test images that 20 neighbours, and a linear classifier, name rightly."""
     if module is not None:
         module.eval()
     (x, y), (x_test, y_test) = data["probe"], data["test"]
-    bank, queries = features(module, x), features(module, x_test)
+    bank, queries = features(module, x, kind), features(module, x_test, kind)
     mean, std = bank.mean(0), bank.std(0) + 1e-6
     bank, queries = (bank - mean) / std, (queries - mean) / std
     near = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
@@ -273,70 +379,81 @@ def knn_vote_of(similarity: Tensor, labels: Tensor, temperature: float = 0.07) -
 
 def run(name: str, data: dict[str, Any], images: int, seed: int) -> dict[str, Any]:
     """One row of the table."""
-    start = time.perf_counter()
-    torch.manual_seed(seed)
-    module: Any = None
-    if name == "untrained ResNet":
-        module, _ = build("SimCLR", 1)
-    elif name == "untrained transformer":
-        module, _ = build("DINOv2", 1)
-    elif name != "raw pixels":
-        module = pretrain(name, data, images, seed)
-    if name.startswith("untrained") and hasattr(module, "train"):
-        settle(module, data)
-    knn, linear = accuracies(module, data)
-    seconds = time.perf_counter() - start
-    return {"name": name, "seed": seed, "knn": knn, "linear": linear, "seconds": seconds}
+    row: dict[str, Any] = {"name": name, "seed": seed, "images": images}
+    module, kind, steps = None, "one image", images // BATCH
+    if name != "raw pixels":
+        torch.manual_seed(seed)
+        module, kind = build(name, 0, seed)
+        settle(module, data, kind)
+        row["untrained_knn"], row["untrained_linear"] = accuracies(module, data, kind)
+        row["encoder"] = "ResNet" if name in {*RESNETS, "supervised"} else "transformer"
+        start = time.process_time()
+        torch.manual_seed(seed)
+        module = fit(*build(name, steps, seed), steps, seed)
+        row["seconds"] = time.process_time() - start
+    row["knn"], row["linear"] = accuracies(module, data, kind)
+    return row
 
 
 @torch.no_grad()
-def settle(module: Any, data: dict[str, Any]) -> None:
+def settle(module: Any, data: dict[str, Any], kind: str) -> None:
     """Let the BatchNorm of an untrained network see images, so that it is judged fairly."""
     module.train()
     for chunk in data["pretrain"][0][:2560].split(BATCH):
-        module({"image": chunk}, "predict")
+        read_by(module, chunk, kind)
 
 
-BASELINES = ["raw pixels", "untrained ResNet", "untrained transformer", "supervised"]
+BASELINES = ["raw pixels", "supervised"]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: mean over seeds, and the gain over the untrained network of the same kind."""
+    """Markdown: means over seeds, beside the same network before training."""
     lines = [
-        "| method | kNN | linear | linear, gain over untrained | seeds | s |",
-        "|---|---|---|---|---|---|",
+        "| method | encoder | kNN | untrained | linear | untrained | seeds | CPU-seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["name"], []).append(row)
-    for name, group in grouped.items():
-        knn, linear, seconds = (
-            statistics.mean(row[key] for row in group) for key in ("knn", "linear", "seconds")
-        )
-        base = grouped.get("untrained transformer" if name in TOKENS else "untrained ResNet")
-        gain = "" if base is None or name in BASELINES[:3] else (
-            f"{linear - statistics.mean(row['linear'] for row in base):+.1f}"
-        )  # fmt: skip
+    order = [name for name in [*BASELINES, *sorted(METHODS, key=str.lower)] if name in grouped]
+    for name in order:
+        group = grouped[name]
+        cells = [
+            mean_of(group, key)
+            for key in ("knn", "untrained_knn", "linear", "untrained_linear", "seconds")
+        ]
         lines.append(
-            f"| {name} | {knn:.1f} | {linear:.1f} | {gain} | {len(group)} | {seconds:.0f} |"
+            f"| {name} | {group[0].get('encoder', '')} | {' | '.join(cells[:4])} | {len(group)} | "
+            f"{cells[4].partition('.')[0]} |"
         )
     return "\n".join(lines)
+
+
+def mean_of(group: list[dict[str, Any]], key: str) -> str:
+    """Over seeds; nothing where the rows lack it."""
+    return f"{statistics.mean(row[key] for row in group):.1f}" if key in group[0] else ""
 
 
 def main(arguments: list[str]) -> None:
     """Run the named methods, or all, and print the table."""
     options = dict(a.lstrip("-").partition("=")[::2] for a in arguments if a.startswith("--"))
+    if "table" in options:
+        rows = [json.loads(line) for line in Path(options["table"]).read_text().splitlines()]
+        print(table(rows))
+        return
     names = [a for a in arguments if not a.startswith("--")] or [*BASELINES, *METHODS]
     unknown = sorted(set(names) - {*BASELINES, *METHODS})
     if unknown:
         raise SystemExit(f"Unknown methods {unknown}; there are {[*BASELINES, *METHODS]}.")
-    images = int(options.get("images", 1280 if "quick" in options else 60000))
+    images = int(options.get("images", 1280 if "quick" in options else BUDGET))
+    torch.set_num_threads(int(options.get("threads", 1)))
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logger.remove()
     data, rows = load(), []
+    first = int(options.get("first-seed", 0))
     for name in names:
-        for seed in range(int(options.get("seeds", 1))):
+        for seed in range(first, first + int(options.get("seeds", 1))):
             rows.append(run(name, data, images, seed))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             if "out" in options:
