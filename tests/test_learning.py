@@ -1,0 +1,71 @@
+"""The benchmark of learning runs, knows every method of images, and prints its rows again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from spt_methods.catalogue import CATALOGUE
+
+PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks" / "learning.py"
+
+
+@pytest.fixture(scope="module")
+def learning() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("learning", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def squares() -> dict[str, Any]:
+    """Images of ten classes: a bright square at one of ten places, in noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 10
+    images = 0.2 * torch.rand(300, 1, 32, 32, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        top, left = 16 * (label // 5), 6 * (label % 5)
+        image[0, top : top + 10, left : left + 6] += 0.7
+    return dict.fromkeys(("pretrain", "probe", "test"), (images, labels))
+
+
+def test_has_every_method_of_images(learning: ModuleType) -> None:
+    images = {row.method for row in CATALOGUE if row.views != "image and text"}
+    assert set(learning.METHODS) == images
+
+
+def test_runs_and_prints_its_rows_again(
+    learning: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(learning, "load", squares)
+    monkeypatch.setattr(learning, "LABELLED", 300)
+    threads, out = torch.get_num_threads(), tmp_path / "rows.jsonl"
+    try:
+        learning.main(["raw pixels", "SimCLR", "MAE", "--images=256", f"--out={out}"])
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["raw pixels", "SimCLR", "MAE"]
+    assert rows[0]["knn"] == 100
+    assert rows[0]["linear"] == 100
+    assert all(10 < row[key] <= 100 for row in rows[1:] for key in ("knn", "linear"))
+    learning.main([f"--table={out}"])
+    again = capsys.readouterr().out.strip()
+    assert again in printed
+    assert len(again.splitlines()) == 5
+
+
+def test_names_an_unknown_method(learning: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="SimCRL"):
+        learning.main(["SimCRL"])
