@@ -44,7 +44,7 @@ FOLDERS = ("/usr/share/dataset-fashion-mnist", "/usr/share/datasets/fashion-mnis
 BATCH, SIDE, SMALL_SIDE, FRAMES = 128, 32, 16, 4
 MEAN, STD = 0.219, 0.332  # of the padded images
 LABELLED, TESTED, PRETRAINED = 5000, 5000, 20000
-LR, BUDGET = 2e-3, 200_000
+LR, BUDGET = 1e-3, 200_000
 
 
 def read(name: str, folders: tuple[str, ...] = FOLDERS) -> np.ndarray:
@@ -201,6 +201,7 @@ HEAD = {"n_prototypes": 512, "projector_hidden_dim": 256, "projector_bottleneck_
         "warmup_epochs_temperature_teacher": 0, "freeze_last_layer_epochs": 0,
         "drop_path_rate": 0.0}  # fmt: skip
 EMA = {"ema_decay_start": 0.98}
+SLOW_EMA = {"ema_decay_start": 0.996}  # a teacher of features that follows fast forgets the image
 DECODER = {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}
 PREDICTOR = {"predictor_embed_dim": 64, "predictor_depth": 2}
 MASKED_HEAD = {k: v for k, v in HEAD.items() if k != "n_prototypes"}
@@ -217,12 +218,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
                                   "predictor_hidden_dim": 256, "queue_length": 2048}),
     "NEPA": ("one image", {}),
     "SALT": ("one image", PREDICTOR),  # its teacher: see `build`
-    "VJEPA": ("one video", {**PREDICTOR, **EMA}),
+    "VJEPA": ("one video", {**PREDICTOR, **SLOW_EMA}),
     "BEiT": ("one image", {"vocab_size": 512, "drop_path_rate": 0.0}),  # the tokenizer: see `build`
     "Data2Vec": ("one image", {"top_k_blocks": 3, "drop_path_rate": 0.0, "ema_decay_start": 0.98,
                                "ema_decay_end": 0.999}),
     "iBOT": ("multi-crop", {"n_cls_prototypes": 512, **MASKED_HEAD, **EMA}),
-    "IJEPA": ("one image", {**PREDICTOR, "min_keep": 2, **EMA}),
+    "IJEPA": ("one image", {**PREDICTOR, "min_keep": 2, **SLOW_EMA}),
     "MAE": ("one image", DECODER),
     "MaskFeat": ("one image", {"hog_cell": 8}),
     "MSN": ("multi-crop", {"n_prototypes": 128, "projector_hidden_dim": 256, "projector_dim": 64, **EMA}),
@@ -246,7 +247,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "VICReg": ("two views", {"projector_dims": (512, 512)}),
     "VICRegL": ("two views", {"projector_dims": (512, 512), "map_dims": (128, 128),
                               "num_matches": (2, 2)}),
-    "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128}),
+    # the official eps: with more, a head that shrinks is no longer whitened, and dimensions are lost
+    "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128, "eps": 0.0}),
 }  # fmt: skip
 RESNETS = {
     "BarlowTwins", "BYOL", "DINO", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL", "SimCLR", "SimSiam",

@@ -40,7 +40,9 @@ class WMSE(Method):
     Args:
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
         projector_dims: Widths of the head; the last is to be well below ``w_size``.
-        eps: Share of the identity in the covariance; 0 in the official code.
+        eps: Share of the identity in the covariance; 0 in the official code. Projections whose
+            variance falls below it are hardly whitened, so that dimensions can be lost; 0 in turn
+            makes a singular covariance an error.
         w_size: Rows whitened together, two to four times the last width.
         w_iter: Random divisions of the batch that are averaged.
         **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
