@@ -247,8 +247,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "VICReg": ("two views", {"projector_dims": (512, 512)}),
     "VICRegL": ("two views", {"projector_dims": (512, 512), "map_dims": (128, 128),
                               "num_matches": (2, 2)}),
-    # the official eps: with more, a head that shrinks is no longer whitened, and dimensions are lost
-    "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128, "eps": 0.0}),
+    # hardly more than the official 0, which makes a singular covariance an error: with the default
+    # a head that shrinks is no longer whitened, and dimensions are lost
+    "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128, "eps": 1e-6}),
 }  # fmt: skip
 RESNETS = {
     "BarlowTwins", "BYOL", "DINO", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL", "SimCLR", "SimSiam",
