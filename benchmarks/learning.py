@@ -249,7 +249,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
                               "num_matches": (2, 2)}),
     # hardly more than the official 0, which makes a singular covariance an error: with the default
     # a head that shrinks is no longer whitened, and dimensions are lost
-    "WMSE": ("two views", {"projector_dims": (256, 32), "w_size": 128, "eps": 1e-6}),
+    "WMSE": ("two views", {"projector_dims": (512, 64), "w_size": 128, "eps": 1e-6}),
 }  # fmt: skip
 RESNETS = {
     "BarlowTwins", "BYOL", "DINO", "LeJEPA", "MoCov2", "MoCov3", "NNCLR", "PIRL", "SimCLR", "SimSiam",
