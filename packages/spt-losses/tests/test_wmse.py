@@ -100,6 +100,9 @@ def test_wrong_arguments_are_named():
     z = torch.randn(4, 6)
     with pytest.raises(ValueError, match="covariance of 4 rows in 6 dimensions is singular"):
         WMSELoss(eps=0.0)(z, z)
+    flat = torch.randn(16, 2).repeat(1, 2)  # two columns twice
+    with pytest.raises(ValueError, match="covariance of 16 rows in 5 dimensions is singular"):
+        WMSELoss(eps=0.0)(torch.cat([flat, flat[:, :1] * 0], 1), torch.randn(16, 5))
     with pytest.raises(ValueError, match="W-MSE needs at least 2 views, got 1"):
         WMSELoss()(z)
     with pytest.raises(ValueError, match=r"`permutations` must have shape \(iterations, 4\)"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning as pl
 import pytest
+import wandb
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from spt_manager import Manager, TrackioLogger, config_context
 from spt_manager import set as set_config
@@ -78,6 +79,14 @@ def test_wandb_offline_goes_on_under_one_id(cache, monkeypatch):
     assert b"module.width" in binary
     assert b"abc123" not in binary
     assert b"requeue_checkpoint" in binary
+
+
+def test_offline_where_the_client_was_set_up_before(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()
+    wandb.setup()  # reads the environment, once
+    run = fit(WandbLogger(project="p", offline=True), 1)
+    assert list((run.run_dir / "wandb").glob("offline-run-*"))
 
 
 def test_another_project_is_another_run():

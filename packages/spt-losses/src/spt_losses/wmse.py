@@ -38,18 +38,25 @@ def whiten(x: Tensor, *, eps: float = 0.0) -> Tensor:
                 [0., 1.]])
     """
     check_fraction(eps=eps)
+    n, d = x.shape[-2:]
+    if not eps and n <= d:  # whatever rounding makes of it
+        raise _singular(n, d)
     x = x - x.mean(-2, keepdim=True)
-    covariance = x.mT @ x / (x.shape[-2] - 1)
+    covariance = x.mT @ x / (n - 1)
     if eps:
-        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        identity = torch.eye(d, dtype=x.dtype, device=x.device)
         covariance = (1 - eps) * covariance + eps * identity
     factor, info = torch.linalg.cholesky_ex(covariance)
     if not eps and not torch.compiler.is_compiling() and bool(info.any()):
-        raise ValueError(
-            f"The covariance of {x.shape[-2]} rows in {x.shape[-1]} dimensions is singular. Use more "
-            "rows than dimensions, fewer dimensions, or `eps` above 0."
-        )
+        raise _singular(n, d)
     return torch.linalg.solve_triangular(factor, x.mT, upper=False).mT
+
+
+def _singular(n: int, d: int) -> ValueError:
+    return ValueError(
+        f"The covariance of {n} rows in {d} dimensions is singular. Use more rows than dimensions, "
+        "fewer dimensions, or `eps` above 0."
+    )
 
 
 def wmse_loss(

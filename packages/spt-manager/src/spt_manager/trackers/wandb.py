@@ -30,6 +30,8 @@ class WandbTracker(Tracker):
     def anchor(self, logger: Any, run_dir: Path, identity: Identity, resumed: bool) -> None:
         """Write below the run's directory under the id."""
         logger._wandb_init.update(id=identity["id"], resume="allow", dir=str(run_dir))
+        if logger._offline:  # Lightning sets a variable, which a client once set up does not read
+            logger._wandb_init["mode"] = "offline"
         logger._id, logger._save_dir = identity["id"], str(run_dir)
 
     def end(self, logger: Any, failed: bool) -> None:
