@@ -16,6 +16,7 @@ ROOMS = (
     "spt_augment",
     "spt_augment.recipes",
     "spt_callbacks",
+    "spt_callbacks.utils",
     "spt_data",
     "spt_data.recipes",
     "spt_data.synthetic_data",

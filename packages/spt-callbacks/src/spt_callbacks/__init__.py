@@ -59,5 +59,6 @@ from spt_callbacks.training.embedding_cache import EmbeddingCache as EmbeddingCa
 from spt_callbacks.training.epoch_milestones import EpochMilestones as EpochMilestones
 from spt_callbacks.training.hp_metric import HPMetricLogger as HPMetricLogger
 from spt_callbacks.training.teacher_student import TeacherStudentCallback as TeacherStudentCallback
+from spt_callbacks.training.trainable import TrainableCallback as TrainableCallback
 from spt_callbacks.training.weight_decay import WeightDecayUpdater as WeightDecayUpdater
 from spt_callbacks.training.writer import OnlineWriter as OnlineWriter

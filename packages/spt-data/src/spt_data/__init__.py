@@ -23,6 +23,10 @@ from spt_data.datasets import IterableDataset as IterableDataset
 from spt_data.huggingface import HFDataset as HFDataset
 from spt_data.huggingface import HFIterableDataset as HFIterableDataset
 from spt_data.huggingface import HFMapDataset as HFMapDataset
+from spt_data.lance import LanceImageDataset as LanceImageDataset
+from spt_data.lance import build_lance_image_dataset as build_lance_image_dataset
+from spt_data.lance_video import LanceVideoSegments as LanceVideoSegments
+from spt_data.lance_video import build_lance_video_dataset as build_lance_video_dataset
 from spt_data.loader import Loader as Loader
 from spt_data.masks import RandomMask as RandomMask
 from spt_data.masks import multi_block_mask as multi_block_mask

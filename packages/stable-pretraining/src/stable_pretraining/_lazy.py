@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 
@@ -32,7 +32,12 @@ def load(module: str, extra: str | None = None) -> ModuleType:
 
 
 def mirror(
-    name: str, target: str, *, extra: str | None = None, **elsewhere: str
+    name: str,
+    target: str,
+    *,
+    extra: str | None = None,
+    borrowed: Mapping[str, str] | None = None,
+    **elsewhere: str,
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Make the ``__getattr__`` and ``__dir__`` of a module that presents another one.
 
@@ -40,12 +45,16 @@ def mirror(
         name: ``__name__`` of the presenting module, used in error messages.
         target: Dotted name of the module whose attributes it presents.
         extra: The extra that installs ``target``, if it is optional.
+        borrowed: Names that another module has, and that module's dotted name.
         **elsewhere: Further attributes and the dotted module that each one stands for.
     """
+    homes = dict(borrowed or {})
 
     def getattribute(attribute: str) -> object:
         if attribute in elsewhere:
             return load(elsewhere[attribute], extra)
+        if attribute in homes:
+            return getattr(load(homes[attribute], extra), attribute)
         if attribute.startswith("__"):
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
         home = load(target, extra)
@@ -62,6 +71,6 @@ def mirror(
 
     def directory() -> list[str]:
         public = [entry for entry in dir(load(target, extra)) if not entry.startswith("_")]
-        return sorted({*public, *elsewhere})
+        return sorted({*public, *homes, *elsewhere})
 
     return getattribute, directory

@@ -9,15 +9,14 @@ import lightning as pl
 import torch
 from torch import Tensor, nn
 
-from spt_callbacks.distributed import same_on_all_ranks
 from spt_callbacks.evaluation._head import Head
 from spt_callbacks.evaluation._own_loss import loss_in, made_by
 from spt_callbacks.keys import Key, check_rows, expose, holds, look_up, look_up_float
 from spt_callbacks.metrics import StageMetrics
-from spt_callbacks.named import NamedCallback
+from spt_callbacks.training.trainable import WithHead
 
 
-class OnlineProbe(NamedCallback):
+class OnlineProbe(WithHead):
     """Train a head on detached features of any LightningModule whose step returns a mapping.
 
     The probe owns its network, optimizer, scheduler and metrics and saves them in its own
@@ -58,8 +57,6 @@ class OnlineProbe(NamedCallback):
         ValueError: If there is no loss, or two, or a setting is out of range, or metrics are
             given to a probe that brings its own loss.
     """
-
-    is_stateful = True
 
     def __init__(
         self,
@@ -102,22 +99,9 @@ class OnlineProbe(NamedCallback):
         self._loss_sum: Tensor | None = None
         self._rows_seen = 0
 
-    @property
-    def module(self) -> nn.Module | None:
-        """The network; ``None`` until it is made."""
-        return self.head.module
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, scheduler and counters, made of tensors and plain values."""
-        return self.head.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until the device is known."""
-        self.head.load_state_dict(state_dict)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Place the probe and make its optimizer."""
-        self.head.start(trainer, pl_module)
+        super().on_fit_start(trainer, pl_module)
         self._loss_sum, self._rows_seen = None, 0
 
     def on_train_batch_end(
@@ -179,14 +163,7 @@ class OnlineProbe(NamedCallback):
             )
         self._loss_sum, self._rows_seen = None, 0
         self.train_metrics.log(pl_module, f"train/{self.name}")
-        self.head.end_epoch(trainer.current_epoch)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Place the probe when evaluation runs alone; one set of statistics for all ranks."""
-        same_on_all_ranks(self.head.place(pl_module).buffers())
-
-    on_test_start = on_validation_start
-    on_predict_start = on_validation_start
+        super().on_train_epoch_end(trainer, pl_module)
 
     def _predict(self, outputs: Any, batch: Any) -> Tensor:
         assert self.input is not None

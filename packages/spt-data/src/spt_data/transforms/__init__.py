@@ -54,3 +54,5 @@ from spt_data.transforms.multiview import (
 )
 from spt_data.video import RandomContiguousTemporalSampler as RandomContiguousTemporalSampler
 from spt_data.video import UniformTemporalSubsample as UniformTemporalSubsample
+
+Transform = SampleTransform  # its shorter name
