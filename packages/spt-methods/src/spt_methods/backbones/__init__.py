@@ -6,6 +6,7 @@ from spt_methods.backbones.attention import Attention as Attention
 from spt_methods.backbones.attention import CrossAttention as CrossAttention
 from spt_methods.backbones.auto_linear import AutoLinearClassifier as AutoLinearClassifier
 from spt_methods.backbones.auto_tune_mlp import AutoTuneMLP as AutoTuneMLP
+from spt_methods.backbones.blocks import block_names as block_names
 from spt_methods.backbones.bpe import BytePairTokenizer as BytePairTokenizer
 from spt_methods.backbones.causal import blocked_future as blocked_future
 from spt_methods.backbones.contract import tokens_of as tokens_of
