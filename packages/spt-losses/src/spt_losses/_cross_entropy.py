@@ -29,9 +29,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
         for view, target in enumerate(targets):
             x, q = row_blocks(logits[view]), row_blocks(target)
             slopes = [None] * len(x) if slope is None else row_blocks(slope[view])
-            values += torch.cat(
-                [_of_block(*block, temperature) for block in zip(x, q, slopes, strict=True)]
-            )
+            made = [_of_block(*block, temperature) for block in zip(x, q, slopes, strict=True)]
+            values += made[0] if len(made) == 1 else torch.cat(made)
         ctx.save_for_backward(slope)
         return values
 
@@ -46,7 +45,7 @@ def _of_block(x: Tensor, q: Tensor, slope: Tensor | None, temperature: float) ->
     """Cross-entropy of each row; minus the slope, ``q - p sum(q)``, is written."""
     log_p = (x / temperature).log_softmax(1)
     if slope is not None:
-        slope.copy_(torch._log_softmax_backward_data(q, log_p, 1, log_p.dtype))
+        torch._log_softmax_backward_data(q, log_p, 1, log_p.dtype, out=slope)
     return log_p.mul_(q).sum(1).neg_()
 
 

@@ -62,7 +62,7 @@ class TeacherTargets(nn.Module):
             probabilities = torch.empty_like(x, memory_format=torch.contiguous_format)
             flat = x.flatten(0, -2), probabilities.flatten(0, -2)
             for rows, made in zip(*map(row_blocks, flat), strict=True):
-                made.copy_((rows - center).div_(teacher_temp).softmax(dim=-1))
+                torch.softmax((rows - center).div_(teacher_temp), dim=-1, out=made)
         if update_centers:
             self.update_center(teacher_logits)
         return probabilities
@@ -84,10 +84,10 @@ class TeacherTargets(nn.Module):
         counted = [batch for (batch,) in self._pending.take()]
         if not counted or self.center is None:
             return
-        total = torch.stack(counted).sum(0).to(self.center)
-        mean = total[:-1] / total[-1].clamp(min=1.0)
-        moved = self.center.lerp(mean, 1 - self.center_momentum)
-        self.center.copy_(torch.where(total[-1] > 0, moved, self.center))  # no rows: nothing moves
+        total = counted[0] if len(counted) == 1 else torch.stack(counted).sum(0)
+        total = total.to(self.center)
+        share = (total[-1:] > 0).to(total.dtype) * (1 - self.center_momentum)  # no rows, no move
+        self.center.lerp_(total[:-1] / total[-1:].clamp(min=1.0), share)
 
     def sinkhorn_knopp_teacher(
         self,

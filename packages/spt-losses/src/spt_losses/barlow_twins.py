@@ -126,7 +126,7 @@ def _blocks(z: Tensor) -> tuple[Tensor, ...]:
 def _sums_of_squares(c: Tensor) -> tuple[Tensor, Tensor]:
     """Over the entries of each row, and of each column; no second matrix is built."""
     of_rows, of_columns = [], torch.zeros_like(c[0])
-    for block in c.chunk(8):
+    for block in row_blocks(c, elements=max(2**15, c.numel() // 8)):
         squares = block.square()
         of_rows.append(squares.sum(1))
         of_columns += squares.sum(0)

@@ -68,9 +68,9 @@ def ibot_patch_loss(
         logits, targets = widen(student_patch_logits), widen(teacher_patch_probs)
         rows = soft_cross_entropy(logits[None], [targets], temperature)  # (M,)
         if mask is None:
-            return rows.sum() * world_size() / max(num_rows(rows), 1)
+            return rows.sum() * (world_size() / max(num_rows(rows), 1))
         weights = _weights(mask, len(rows), rows.dtype)
-        return (rows * weights).sum() * world_size() / num_rows(mask)
+        return torch.dot(rows, weights) * (world_size() / num_rows(mask))
 
 
 def _weights(mask: Tensor, patches: int, dtype: torch.dtype) -> Tensor:
@@ -82,13 +82,13 @@ def _weights(mask: Tensor, patches: int, dtype: torch.dtype) -> Tensor:
         raise TypeError(f"`mask` must be of dtype torch.bool, got {mask.dtype}.")
     if mask.ndim != 2 or not len(mask):
         raise ValueError(f"`mask` must have shape (N, P) with N >= 1, got {tuple(mask.shape)}.")
+    counts = mask.sum(1)
     if (
         mask.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and int(mask.sum()) != patches
+        and (hidden := int(counts.sum())) != patches
     ):
-        raise ValueError(f"`mask` hides {int(mask.sum())} patches; {patches} rows were given.")
-    counts = mask.sum(1)
+        raise ValueError(f"`mask` hides {hidden} patches; {patches} rows were given.")
     shares = counts.clamp(min=1).to(dtype).reciprocal()
     return shares.repeat_interleave(counts, output_size=patches)
 
