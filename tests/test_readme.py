@@ -55,6 +55,16 @@ def test_the_tour_and_the_custom_forward_run(tmp_path):
     ).fit(module, names["dm"])
 
 
+def test_the_readme_names_every_package_and_every_method():
+    from spt_methods.catalogue import CATALOGUE
+
+    text = (ROOT / "README.md").read_text()
+    for package in (ROOT / "packages").iterdir():
+        assert f"[`{package.name}`](packages/{package.name})" in text
+    families = text.split("## The methods")[1].split("\n## ")[0]
+    assert {row.method for row in CATALOGUE} <= set(re.findall(r"\w+", families))
+
+
 def test_a_readme_of_each_package_is_executed_by_its_tests():
     for readme in (ROOT / "packages").glob("*/README.md"):
         if blocks(readme):
