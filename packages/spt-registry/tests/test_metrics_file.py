@@ -1,7 +1,11 @@
 """metrics.csv: appended, widened seldom, folded exactly."""
 
 import csv
+import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 from spt_registry import RunWriter, _metrics_file
@@ -79,15 +83,43 @@ def test_cells_of_rows_that_a_resume_cut_off_are_dropped(tmp_path, monkeypatch):
     ]
 
 
-def test_the_thread_writes_by_time_and_by_count_and_ends(tmp_path):
-    import time
-
-    run = RunWriter(tmp_path, flush_every_s=0.05)
-    run.log_metrics({"a": 1})
-    deadline = time.monotonic() + 5
-    path = tmp_path / "metrics.csv"
+def wait_for_rows(path):
+    deadline = time.monotonic() + 10
     while not (path.exists() and rows(path)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(rows(path)) == 1
+    return rows(path)
+
+
+def test_the_thread_writes_by_time_and_ends(tmp_path):
+    run = RunWriter(tmp_path, flush_every_s=0.05)
+    run.log_metrics({"a": 1})
+    assert len(wait_for_rows(tmp_path / "metrics.csv")) == 1
     run.finalize()
     assert not run._flusher._thread.is_alive()
+
+
+def test_the_thread_writes_by_count(tmp_path):
+    run = RunWriter(tmp_path, flush_every_s=3600, flush_every_rows=10)
+    for _ in range(9):
+        run.log_metrics({"a": 1})
+    time.sleep(0.1)
+    assert not (tmp_path / "metrics.csv").exists()
+    run.log_metrics({"a": 1})
+    assert len(wait_for_rows(tmp_path / "metrics.csv")) == 10
+    run.finalize()
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "raise ValueError('planned')", "del run"])
+def test_rows_that_wait_are_written_when_the_program_ends(tmp_path, end):
+    """Without a `finalize`: the status stays, as nobody has said how it ended."""
+    program = (
+        "import sys\nfrom spt_registry import RunWriter\n"
+        "run = RunWriter(sys.argv[1], flush_every_s=3600)\n"
+        f"for _ in range(7): run.log_metrics({{'a': 1}})\n{end}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True)
+    assert (b"planned" in done.stderr) == ("planned" in end), done.stderr
+    assert b"Exception ignored" not in done.stderr
+    assert len(rows(tmp_path / "metrics.csv")) == 7
+    state = json.loads((tmp_path / "sidecar.json").read_text())
+    assert (state["status"], state["summary"]) == ("running", {"a": 1})

@@ -61,6 +61,21 @@ def test_queries(cache):
     assert set(table["hparams.optim.lr"]) == {0.1, 0.3}
 
 
+def test_what_differs_among_runs(cache, put):
+    put("other", folder="x/other", hparams={"optim.lr": 0.1, "on": True, "seed": None})
+    put("same", folder="x/same", hparams={"optim.lr": 0.1, "on": 1, "seed": None})
+    registry = open_registry(cache_dir=cache)
+    table = registry.compare(["alpha", "beta"])
+    assert list(table.columns) == ["alpha", "beta"]
+    assert table.to_dict("index") == {"optim.lr": {"alpha": 0.1, "beta": 0.3}}
+    assert registry.compare(["other", "same"]).loc["on"].tolist() == [True, 1]  # no number is True
+    told = registry.compare(["alpha", "other"])  # not said differs from None
+    assert told.index.tolist() == ["on", "seed"]
+    assert registry.compare(["alpha", "alpha"]).empty
+    with pytest.raises(KeyError, match="No run 'zeta'"):
+        registry.compare(["alpha", "zeta"])
+
+
 def test_columns_of_the_arrow_table_have_one_type_each(cache, put):
     mixed = {"n": 3, "on": True, "big": 2**70, "mixed": "x", "list": [1], "nothing": None}
     put("other", folder="x/other", hparams=mixed)

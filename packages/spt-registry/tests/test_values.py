@@ -191,6 +191,20 @@ def test_media_are_kept_under_names_that_never_meet(tmp_path):
     assert len(folder_name("x" * 500)) < 200
 
 
+def test_a_replayed_step_leaves_the_pictures_of_the_attempt_before(tmp_path):
+    """Viewers keep a file by its name; one that is written over would show the wrong picture."""
+    for shade in (0.0, 1.0):
+        with RunWriter(tmp_path) as run:
+            run.log_image("a", [np.full((2, 2), shade), np.full((2, 2), shade)], step=7)
+            run.log_image("a", np.full((2, 2), shade), step=7)
+    events = [json.loads(line) for line in (tmp_path / "media.jsonl").read_text().splitlines()]
+    assert [(event["step"], event["attempt"]) for event in events] == [(7, 1)] * 3 + [(7, 2)] * 3
+    contents = [(tmp_path / event["path"]).read_bytes() for event in events]
+    assert len({event["path"] for event in events}) == 6
+    assert len(set(contents)) == 2
+    assert contents[0] == contents[2] != contents[3] == contents[5]
+
+
 def test_media_of_one_tag_are_limited(tmp_path, monkeypatch, told):
     monkeypatch.setattr(_media, "MAX_FILES", 3)
     with RunWriter(tmp_path) as run:

@@ -311,9 +311,15 @@ class RunWriter:
             self.finalize("interrupted" if interrupted else "failed", error=repr(error))
 
     def __del__(self) -> None:
+        if not self.closed:
+            atexit.unregister(self._at_exit)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Write what waits and end the thread; nobody has said how the run ended."""
         if not self.closed and self._mine():
             self._flusher.stop()
-            atexit.unregister(self._at_exit)
+            self.closed = True  # the interpreter is gone when ``__del__`` comes after its exit
             if self.run_dir.is_dir():
                 self.save()
 
@@ -322,13 +328,13 @@ def _save_at_exit(writer: RunWriter) -> Any:
     """Write waiting rows when the program ends without :meth:`RunWriter.finalize`."""
     reference = weakref.ref(writer)
 
-    def save() -> None:
+    def leave() -> None:
         writer = reference()
-        if writer is not None and not writer.closed and writer.run_dir.is_dir():
-            writer.save()
+        if writer is not None:
+            writer._leave()
 
-    atexit.register(save)
-    return save
+    atexit.register(leave)
+    return leave
 
 
 def _one_line(name: str) -> str:
