@@ -21,10 +21,17 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, temperature: float, needs_slope: bool, *targets: Tensor
+        ctx: Any,
+        logits: Tensor,
+        temperature: float,
+        needs_slope: bool,
+        overwrite: bool,
+        *targets: Tensor,
     ) -> Tensor:
         ctx.temperature = temperature
-        slope = torch.empty_like(logits) if needs_slope else None  # (S, N, K)
+        slope = None  # (S, N, K)
+        if needs_slope:
+            slope = logits.detach() if overwrite else torch.empty_like(logits)
         values = torch.zeros_like(logits[0, :, 0])
         for view, target in enumerate(targets):
             x, q = row_blocks(logits[view]), row_blocks(target)
@@ -38,7 +45,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         (slope,) = ctx.saved_tensors
-        return slope * (grad / -ctx.temperature).unsqueeze(1), *(None,) * (2 + len(slope))
+        return slope * (grad / -ctx.temperature).unsqueeze(1), *(None,) * (3 + len(slope))
 
 
 def _of_block(x: Tensor, q: Tensor, slope: Tensor | None, temperature: float) -> Tensor:
@@ -49,25 +56,33 @@ def _of_block(x: Tensor, q: Tensor, slope: Tensor | None, temperature: float) ->
     return log_p.mul_(q).sum(1).neg_()
 
 
-def soft_cross_entropy(logits: Tensor, targets: Sequence[Tensor], temperature: float) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, targets: Sequence[Tensor], temperature: float, *, overwrite: bool = False
+) -> Tensor:
     """``- sum_s sum_k target_sk log softmax(logits_s / tau)_k`` of each row.
 
     Args:
         logits: Shape ``(S, N, K)``, in float32 or wider.
         targets: S of shape ``(N, K)``; no gradient flows to them.
         temperature: tau, above 0.
+        overwrite: The gradient may take the place of the logits, which nobody needs any more.
 
     Returns:
         Shape ``(N,)``. It can be differentiated once.
     """
     needs_slope = torch.is_grad_enabled() and logits.requires_grad
     constant = [target.detach().to(logits.dtype) for target in targets]
-    values: Tensor = _SoftCrossEntropy.apply(logits, temperature, needs_slope, *constant)
+    values: Tensor = _SoftCrossEntropy.apply(logits, temperature, needs_slope, overwrite, *constant)
     return values
 
 
 def entropy_of_pairs(
-    logits: Tensor, targets: Sequence[Tensor], temperature: float, *, skip_same: bool = True
+    logits: Tensor,
+    targets: Sequence[Tensor],
+    temperature: float,
+    *,
+    skip_same: bool = True,
+    overwrite: bool = False,
 ) -> Tensor:
     """Cross-entropy of each view with the targets of the others, summed over pairs.
 
@@ -78,6 +93,7 @@ def entropy_of_pairs(
         targets: T of shape ``(N, K)``, of the first views.
         temperature: tau, above 0.
         skip_same: Leave out pairs of equal index.
+        overwrite: See :func:`soft_cross_entropy`.
 
     Returns:
         Shape ``(N,)``.
@@ -89,7 +105,7 @@ def entropy_of_pairs(
     ]
     if len(logits) > own:
         met += [_total(targets, like=targets[0])] * (len(logits) - own)
-    return soft_cross_entropy(logits, met, temperature)
+    return soft_cross_entropy(logits, met, temperature, overwrite=overwrite)
 
 
 def _total(tensors: Sequence[Tensor], like: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def swav_loss(
                 candidates = torch.cat([earlier, candidates])
             balanced = sinkhorn_knopp(candidates, epsilon, None, sinkhorn_iterations)
             codes.append(balanced[len(balanced) - scores.shape[1] :])
-        rows = entropy_of_pairs(scores, codes, temperature)  # (N,)
+        rows = entropy_of_pairs(scores, codes, temperature, overwrite=True)  # (N,)
         return mean_of_rows(rows) / (assigned * (len(scores) - 1))
 
 
