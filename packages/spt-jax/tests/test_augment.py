@@ -73,6 +73,20 @@ def test_probabilities(operation):
         operation(jax.random.key(0), jnp.asarray(images), p=2)
 
 
+def test_short_forms_of_the_recipe():
+    key = jax.random.key(0)
+    first, second = A.two_crop(key, jnp.asarray(IMAGES), 6, normalize_output=False)
+    assert first.shape == second.shape == (4, 6, 6, 3)
+    assert not np.allclose(first, second)
+    again = A.simclr_view(jax.random.split(key)[0], jnp.asarray(IMAGES), 6, normalize_output=False)
+    np.testing.assert_allclose(first, again, atol=1e-6)
+    grey = jnp.full((200, 2, 2, 3), 0.5)  # contrast leaves it alone
+    shades = np.asarray(A.random_brightness_contrast(key, grey, 0.4, 0.4))[:, 0, 0, 0]
+    assert 0.3 <= shades.min() < 0.35
+    assert 0.65 < shades.max() <= 0.7
+    assert np.allclose(A.random_brightness_contrast(key, grey, 0.0, 0.4), grey, atol=1e-4)
+
+
 def test_many_crops():
     out = jax.jit(A.multi_crop_transform(8, 4, 3))(jax.random.key(0), BATCH)
     assert [view["image"].shape for view in out["global_views"]] == [(4, 8, 8, 3)] * 2

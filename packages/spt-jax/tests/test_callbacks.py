@@ -115,6 +115,36 @@ def test_a_probe_may_hold_batchnorm_and_dropout(small):
     assert trainer.engine.traces == {"train": 1, "evaluate": 1}
 
 
+def test_details_of_the_ranks_are_logged_if_asked(small):
+    """And images are told apart by a key of the batch, views of several batches included."""
+    data = small.arrays(32)
+    data["image_id"] = np.tile(np.arange(8), 4)  # each image in all four batches
+
+    def forward(self, batch, stage):
+        state = plain(self, batch, stage)
+        return {**state, "image_id": batch["image_id"]}
+
+    plain = small.linear().settings.forward
+    module = small.linear(optim=None, forward=forward)
+    quiet = spj.LiDAR("by_row", queue_length=32)
+    told = spj.LiDAR("by_image", group="image_id", verbose=True, queue_length=32)
+    rank = spj.RankMe(verbose=True, queue_length=32)
+    trainer = spj.Trainer(callbacks=[quiet, told, rank], progress=False)
+    trainer.fit(module, spj.ArrayLoader(data, 8), spj.ArrayLoader(data, 8))
+    metrics = trainer.callback_metrics
+    assert "by_row" not in metrics  # no image has two views in a batch
+    rows = data["image"].reshape(32, -1) @ module.layer.kernel[...] + module.layer.bias[...]
+    rows = np.asarray(rows, np.float64)
+    singular = np.linalg.svd(rows, compute_uv=False)
+    assert metrics["rankme/top_singular_value"] == pytest.approx(singular[0], rel=1e-4)
+    assert metrics["rankme"] == pytest.approx(np.exp(metrics["rankme/entropy"]), rel=1e-6)
+    assert metrics["rankme"] == pytest.approx(spj.callbacks.rankme(rows), rel=1e-4)
+    expected = spj.callbacks.lidar(rows, data["image_id"])
+    assert metrics["by_image"] == pytest.approx(expected, rel=1e-3)
+    assert metrics["by_image"] == pytest.approx(np.exp(metrics["by_image/entropy"]), rel=1e-6)
+    assert metrics["by_image/top_eigenvalue"] > 0
+
+
 def test_the_teachers_coefficient_is_logged(small):
     module = small.linear()
     with pytest.raises(ValueError, match="found no TeacherStudentWrapper in Module"):

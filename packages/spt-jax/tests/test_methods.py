@@ -99,6 +99,28 @@ def test_a_few_steps(name, small):
     assert outputs["label"].tolist() == list(range(6))
 
 
+def test_supervised_training_learns_and_counts_real_rows(small):
+    encoder = spj.backbone.MLP(36, (16, 8), rngs=rngs())
+    head = nnx.Linear(8, 2, rngs=rngs())
+    optim = {"type": "adamw", "lr": 0.02}
+    module = spj.Module(
+        forward=spj.forward.supervised, backbone=encoder, classifier=head, optim=optim
+    )
+    trainer = spj.Trainer(max_epochs=8, progress=False)
+    train, other = small.loaders()
+    trainer.fit(module, train, other)
+    assert trainer.callback_metrics["validate/loss"] < 0.3
+    data = small.arrays(22, seed=1)
+    outputs = trainer.predict(module, other)  # 22 rows in batches of 16
+    logits = np.concatenate([part["logits"] for part in outputs])
+    assert (logits.argmax(1) == data["label"]).mean() > 0.9
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    loss = -log_p[np.arange(22), data["label"]].mean()
+    assert trainer.callback_metrics["validate/loss"] == pytest.approx(float(loss), rel=1e-4)
+    (unlabelled,) = trainer.predict(module, [{"image": data["image"][:16]}])
+    assert set(unlabelled) == {"embedding", "logits"}
+
+
 @pytest.mark.parametrize("name", ["BYOL", "MoCoV3"])
 def test_the_teacher_moves_by_the_cosine_of_the_step(name, small):
     module = METHODS[name](optim={"type": "sgd", "lr": 0.1}, base_ema=0.5)
