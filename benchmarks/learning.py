@@ -432,6 +432,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def cell(group: list[dict[str, Any]]) -> str:
+    """What a method has learned, as the table of methods says it."""
+    knn, bare_knn, linear, bare_linear = (
+        mean_of(group, key) for key in ("knn", "untrained_knn", "linear", "untrained_linear")
+    )
+    return f"kNN {knn} ({bare_knn}), linear {linear} ({bare_linear})"
+
+
 def mean_of(group: list[dict[str, Any]], key: str) -> str:
     """Over seeds; nothing where the rows lack it."""
     return f"{statistics.mean(row[key] for row in group):.1f}" if key in group[0] else ""

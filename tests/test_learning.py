@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from spt_methods.catalogue import CATALOGUE
+from spt_methods.catalogue import CATALOGUE, LEARNED
 
-PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks" / "learning.py"
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = ROOT / "benchmarks" / "learning.py"
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,31 @@ def test_runs_and_prints_its_rows_again(
 def test_names_an_unknown_method(learning: ModuleType) -> None:
     with pytest.raises(SystemExit, match="SimCRL"):
         learning.main(["SimCRL"])
+
+
+def measured() -> list[dict[str, Any]]:
+    """The rows of the page."""
+    return [json.loads(line) for line in (PROGRAM.with_suffix(".jsonl")).read_text().splitlines()]
+
+
+def test_every_method_has_learned_something(learning: ModuleType) -> None:
+    rows = [row for row in measured() if row["name"] in learning.METHODS]
+    assert {row["name"] for row in rows} == set(learning.METHODS)
+    assert {row["images"] for row in rows} == {learning.BUDGET}
+    for row in rows:
+        assert row["knn"] > row["untrained_knn"], row["name"]
+        assert row["linear"] > row["untrained_linear"], row["name"]
+
+
+def test_the_page_and_the_table_of_methods_say_what_was_measured(learning: ModuleType) -> None:
+    rows, page = measured(), (ROOT / "docs" / "learning.md").read_text()
+    assert learning.table(rows) in page
+    for name in learning.METHODS:
+        assert LEARNED[name] == learning.cell([row for row in rows if row["name"] == name])
+    assert {row.method for row in CATALOGUE} == set(LEARNED)
+    for name in ("CLIP", "SigLIP"):
+        before, after = re.findall(
+            rf"^\| {name} \| 0 \| ([\d.]+) \| ([\d.]+) ", page, re.MULTILINE
+        )[0]
+        assert LEARNED[name] == f"zero-shot {after} (untrained {before})"
+        assert float(after) > 40  # chance is 10

@@ -76,7 +76,8 @@ def methods() -> str:
 
 `spt methods` prints this table. A method is a forward function in `spt.forward` and a class in `spt.methods` that uses it.
 *Reads* is what a training batch holds, *brings* the callbacks that come with the class, *parity test* the test of
-`spt-methods` that holds it against its paper or official code.
+`spt-methods` that holds it against its paper or official code, *has learned* the accuracy in per cent of a small network that it pretrained on
+Fashion-MNIST, in brackets that of the untrained network ([how](../learning.md)).
 
 {table()}
 """
