@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from loguru import logger
 from spt_callbacks import OnlineProbe, OnlineQueue
 from spt_callbacks.queue import queues_of
 from spt_manager import Manager, config_context
@@ -17,6 +18,7 @@ from spt_manager.preemption import Stopped
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
+from torchmetrics import CatMetric, MaxMetric, MeanMetric
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
 
@@ -297,6 +299,48 @@ def test_a_module_that_steps_itself(cache, batch):
     assert_same(outcome(whole), outcome(again))
 
 
+class Measured(Model):
+    """Logs metrics that have seen a part of the epoch when it stops: sums, and a list of rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.rows = MeanMetric(), CatMetric()
+        self.many = nn.ModuleDict({"max": MaxMetric()})
+
+    def training_step(self, batch, batch_idx):
+        state = super().training_step(batch, batch_idx)
+        loss = state["loss"].detach()
+        self.mean(loss)
+        self.many["max"](loss)
+        self.rows.update(loss)
+        self.log("own/mean", self.mean, on_step=True, on_epoch=True)
+        self.log("own/max", self.many["max"], on_step=False, on_epoch=True)
+        return state
+
+    def on_train_epoch_end(self):
+        self.log("own/rows", float(len(self.rows.compute())))
+        self.log("own/last", self.rows.compute()[-1])
+        self.rows.reset()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_metrics_go_on_in_the_middle_of_an_epoch(cache, batch):
+    def made(run_id, stop=None):
+        run = start("plain", stop, run_id=run_id)
+        run._given["module"] = Measured
+        return run
+
+    whole = made("whole")
+    whole()
+    with pytest.raises(Stopped, match="preempted"):
+        made("stopped", SignalAt("train", batch))()
+    again = made("stopped")
+    again()
+    assert_same(outcome(whole), outcome(again))
+    counted = [row["own/rows"] for row in outcome(again)["rows"] if row["own/rows"]]
+    assert counted == [f"{BATCHES}.0"] * EPOCHS
+
+
 @pytest.mark.parametrize("schedule", ["step", "hooks"])
 @pytest.mark.parametrize("kind", list(LOADERS))
 def test_a_crash_after_the_end_of_an_epoch(cache, undisturbed, kind, schedule):
@@ -363,6 +407,27 @@ def test_beside_savers_of_the_users_own(cache, batch):
         for r in (whole, again)
     ]
     assert best[0].best_model_score == best[1].best_model_score
+
+
+def test_a_checkpoint_of_a_bare_trainer_is_a_start_with_a_warning(cache, tmp_path):
+    bare = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    bare.fit(Model(), Data("plain"))
+    bare.save_checkpoint(tmp_path / "bare.ckpt")
+    said = []
+    sink = logger.add(lambda message: said.append(str(message)), level="WARNING")
+    try:
+        run = start("plain")
+        run.ckpt_path = tmp_path / "bare.ckpt"
+        run()
+    finally:
+        logger.remove(sink)
+    assert any("was not saved under a Manager" in text for text in said)
+    assert (run.trainer.global_step, run.trainer.current_epoch) == (BATCHES * EPOCHS, EPOCHS)
+    steps = [int(row["step"]) for row in outcome(run)["rows"] if row["fit/loss_step"]]
+    assert steps == list(range(BATCHES, BATCHES * EPOCHS))
 
 
 def test_the_checkpoint_loads_with_weights_only(cache):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -12,7 +13,7 @@ import lightning as pl
 import pytest
 import torch
 from loguru import logger
-from spt_manager import RunInUseError, Stopped, config_context
+from spt_manager import Manager, RunInUseError, Stopped, config_context
 from spt_manager import set as set_config
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.place import RunLock
@@ -313,15 +314,28 @@ def test_the_umask_decides_who_reads_a_checkpoint(tmp_path):
     assert (tmp_path / "last.ckpt").stat().st_mode & 0o777 == 0o640
 
 
-def test_weights_only_is_left_off_in_words_alone(cache, tmp_path):
-    class Odd:
-        pass
+class Odd:
+    """What a checkpoint may hold that only pickle can make."""
 
-    torch.save({"odd": Odd.__init__}, tmp_path / "odd.ckpt")
-    run = parts.start("plain")
-    run.ckpt_path = tmp_path / "odd.ckpt"
-    with pytest.raises(Exception, match="[Ww]eights.only|Unsupported"):
-        run()
+
+class AddsOdd(pl.Callback):
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint["odd"] = Odd()
+
+
+def test_weights_only_is_left_off_in_words_alone(cache, tmp_path):
+    first = parts.start("plain", own=[AddsOdd()])
+    first()
+    path = first.run_dir / "checkpoints" / "last.ckpt"
+    for words, expected in (({}, None), ({"weights_only": False}, 12)):
+        run = parts.start("plain")
+        run = Manager(**run._given, seed=5, ckpt_path=path, **words)
+        if expected is None:
+            with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+                run()
+        else:
+            run()
+            assert run.trainer.global_step == expected
 
 
 def test_a_manager_needs_no_main_thread(cache):

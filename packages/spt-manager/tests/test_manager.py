@@ -235,6 +235,34 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
         io.save_checkpoint({}, tmp_path / "last.ckpt", storage_options={})
 
 
+def test_any_file_name_of_a_saver(tmp_path):
+    for name in ("best-[a]*?.ckpt", "loss=0.[5].ckpt", "größe {1}.ckpt"):
+        AtomicCheckpointIO().save_checkpoint({"x": name}, tmp_path / name)
+        assert torch.load(tmp_path / name, weights_only=True) == {"x": name}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_disk_without_hard_links_keeps_the_one_before_too(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in range(3):
+        AtomicCheckpointIO().save_checkpoint({"step": step}, tmp_path / "last.ckpt")
+    found = {p.name: torch.load(p, weights_only=True)["step"] for p in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 2, "last-previous.ckpt": 1}
+
+
+def test_what_does_not_read_back_takes_nobodys_place(tmp_path, monkeypatch):
+    io = AtomicCheckpointIO(go_on=True)
+    io.save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(io_file, "is_whole", lambda path: False)
+    io.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")
+    assert "does not read back as it was written" in str(io.error)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": 1}
+
+
 def test_a_checkpoint_is_streamed_and_synced_before_and_after_its_rename(tmp_path, monkeypatch):
     written, events = [], []
 
@@ -265,6 +293,20 @@ def test_a_failure_is_recorded_with_its_traceback_and_resumes(tmp_path, cache):
     again()
     assert sidecar(again)["status"] == "completed"
     assert sidecar(again)["error"] is None
+
+
+def test_a_secret_that_a_module_keeps_reaches_no_sidecar(tmp_path, cache):
+    class Keeper(Model):
+        def __init__(self, api_key, hub):
+            super().__init__()
+            self.save_hyperparameters()
+
+    run = manager(tmp_path, epochs=1, module=lambda: Keeper("k-1", {"password": "k-1", "n": 3}))
+    run()
+    hparams = sidecar(run)["hparams"]
+    assert (hparams["api_key"], hparams["hub.password"], hparams["hub.n"]) == ("***", "***", 3)
+    for name in ("sidecar.json", "hparams.yaml", "environment.json"):
+        assert "k-1" not in (run.run_dir / name).read_text()
 
 
 def test_ctrl_c_is_an_interruption(tmp_path, cache):

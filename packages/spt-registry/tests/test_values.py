@@ -124,6 +124,21 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path, given):
         run.log_metrics({"m": np.ones(2)})
 
 
+def test_no_secret_reaches_a_file(tmp_path):
+    hub = {"api_key": "k-1", "keys": {"private_key": ["k-1", "k-1"]}, "num_tokens": 7}
+    hparams = {"hub": hub, "tokenizer": "bert", "url": "https://me:k-1@host/x", "password": ""}
+    with RunWriter(tmp_path, hparams=hparams, config={"wandb": {"WANDB_API_KEY": "k-1"}}) as run:
+        run.log_hyperparams({"hf_token": "k-1", "lr": 0.1})
+    found = sidecar(tmp_path)
+    assert found["hparams"] == {
+        "hub.api_key": "***", "hub.keys.private_key.0": "***", "hub.keys.private_key.1": "***",
+        "hub.num_tokens": 7, "tokenizer": "bert", "url": "https://***@host/x", "password": "",
+        "hf_token": "***", "lr": 0.1,
+    }  # fmt: skip
+    assert found["config"] == {"wandb": {"WANDB_API_KEY": "***"}}
+    assert not any("k-1" in path.read_text() for path in tmp_path.iterdir())
+
+
 def test_names_of_metrics(tmp_path):
     with RunWriter(tmp_path) as run:
         run.log_metrics({"a,b": 1, 'q"': 2, "two\nlines": 3, "ü": 4, 5: 5, "\ud800": 6})

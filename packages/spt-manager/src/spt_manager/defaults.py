@@ -83,6 +83,9 @@ def replace_progress_bar(trainer: pl.Trainer, kind: str) -> None:
 def replace_summary(trainer: pl.Trainer) -> None:
     """Put our summary in the place of Lightning's; one that was switched off stays off."""
     callbacks = callbacks_of(trainer)
-    for i, entry in enumerate(callbacks):
-        if type(entry) in (ModelSummary, RichModelSummary):
-            callbacks[i] = OurSummary()
+    given = any(isinstance(entry, OurSummary) for entry in callbacks)
+    found = [
+        i for i, entry in enumerate(callbacks) if type(entry) in (ModelSummary, RichModelSummary)
+    ]
+    if found:
+        callbacks[found[0] : found[0] + 1] = [] if given else [OurSummary()]

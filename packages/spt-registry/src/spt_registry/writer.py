@@ -22,6 +22,7 @@ from spt_registry._owner import new_owner, other_writer
 from spt_registry._summary import Summary
 from spt_registry.run.files import flatten, sweep, to_json
 from spt_registry.run.identity import is_global_zero
+from spt_registry.run.masking import masked
 from spt_registry.sidecar import ALIASES as ALIASES
 from spt_registry.sidecar import TERMINAL as TERMINAL
 from spt_registry.sidecar import make_sidecar, write_hparams, write_sidecar
@@ -43,8 +44,9 @@ class RunWriter:
     Args:
         run_dir: The run's directory; made if missing.
         run_id: Its id; the directory's name by default.
-        hparams: Hyper-parameters, nested or flat.
-        config: The configuration the run was made from, kept nested.
+        hparams: Hyper-parameters, nested or flat; strings under names such as ``api_key``,
+            ``password`` or ``hf_token`` are masked.
+        config: The configuration the run was made from, kept nested; masked likewise.
         tags: Labels to group runs by.
         notes: Free text.
         flush_every_s: Longest time a row waits.
@@ -93,8 +95,8 @@ class RunWriter:
         self._sidecar = self._opened(tags, notes)
         sweep(self.run_dir, REWRITTEN)
         if config is not None:
-            self._sidecar["config"] = to_json(config)
-        self._sidecar["hparams"].update(to_json(flatten(hparams or {})))
+            self._sidecar["config"] = masked(to_json(config))
+        self._sidecar["hparams"].update(masked(to_json(flatten(hparams or {}))))
         self._summary = Summary(self.run_dir, self._sidecar)
         self._metrics = MetricsFile(self.run_dir / "metrics.csv")
         write_hparams(self.run_dir, self._sidecar["hparams"])
@@ -134,10 +136,10 @@ class RunWriter:
         )
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
-        """Add hyper-parameters; nested ones get dotted names."""
+        """Add hyper-parameters; nested ones get dotted names, and secrets are masked."""
         if self._mine() and params:
             with self._lock:
-                self._sidecar["hparams"].update(to_json(flatten(params)))
+                self._sidecar["hparams"].update(masked(to_json(flatten(params))))
                 write_hparams(self.run_dir, self._sidecar["hparams"])
                 self._write_sidecar()
 

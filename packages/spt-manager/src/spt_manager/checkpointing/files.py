@@ -18,7 +18,10 @@ def keep_previous(last: Path) -> None:
     """Give ``last.ckpt`` a second name, which stays when the first is taken over."""
     link = last.with_name(f".{PREVIOUS}.{os.getpid()}.tmp")
     link.unlink(missing_ok=True)
-    os.link(last, link)
+    try:
+        os.link(last, link)
+    except OSError:  # no hard links here: until the rename that follows there is no last.ckpt
+        link = last
     os.replace(link, last.with_name(PREVIOUS))
 
 

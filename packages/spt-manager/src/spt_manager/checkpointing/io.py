@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from pathlib import Path
@@ -126,7 +127,8 @@ def write(checkpoint: dict[str, Any], target: Path) -> None:
             if watched.error is not None:
                 raise watched.error from error
             raise
-        (written,) = target.parent.glob(f".{target.name}.{os.getpid()}.*.tmp")
+        name = glob.escape(target.name)  # a saver's file name may hold brackets
+        (written,) = target.parent.glob(f".{name}.{os.getpid()}.*.tmp")
         if not is_whole(written):
             raise OSError(f"{target} does not read back as it was written")
         if target.name == LAST and target.exists():

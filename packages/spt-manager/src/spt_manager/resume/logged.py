@@ -31,34 +31,47 @@ FIELDS = (
 )
 
 
-def results_state(results: _ResultCollection) -> dict[str, Any]:
-    """Running means, sums and extremes of the training steps logged in this epoch."""
+def results_state(results: _ResultCollection, trainer: pl.Trainer) -> dict[str, Any]:
+    """Running means, sums and extremes of the training steps logged in this epoch.
+
+    Of a torchmetrics metric that was logged, the place where it is: its state is saved for itself.
+    """
+    places = {id(metric): path for path, metric in _metrics_of(trainer)}
     state: dict[str, Any] = {}
     for key, metric in results.items():
-        if metric.has_reset or not metric.is_tensor:
+        if metric.has_reset or not (metric.is_tensor or id(metric.value) in places):
             continue
         meta = metric.meta
         state[key] = {
             "meta": {name: getattr(meta, name) for name in FIELDS},
             "reduce_fx": meta.reduce_fx.__name__,
             "sync": {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only},
-            "value": metric.value.detach().clone(),
-            "batch_size": _counted(metric),
             "updates": metric._update_count,
+            **(_held(metric) if metric.is_tensor else {"place": places[id(metric.value)]}),
         }
     return state
 
 
+def _held(metric: _ResultMetric) -> dict[str, Any]:
+    return {"value": metric.value.detach().clone(), "batch_size": _counted(metric)}
+
+
 def restore_results(results: _ResultCollection, state: dict[str, Any], trainer: pl.Trainer) -> None:
     """Put them back before the first step logs again."""
+    found = dict(_metrics_of(trainer))
+    device = trainer.strategy.root_device
     for key, entry in state.items():
+        if entry.get("place") not in (None, *found):
+            continue
         meta = _Metadata(**entry["meta"], reduce_fx=entry["reduce_fx"])
         meta.sync = _sync(trainer, entry["sync"])
-        metric = _ResultMetric(meta, is_tensor=True)
-        device = trainer.strategy.root_device
-        metric.value = entry["value"].to(device)
-        if entry["batch_size"] is not None:
-            metric.cumulated_batch_size = entry["batch_size"].to(device)
+        metric = _ResultMetric(meta, is_tensor="place" not in entry)
+        if metric.is_tensor:
+            metric.value = entry["value"].to(device)
+            if entry["batch_size"] is not None:
+                metric.cumulated_batch_size = entry["batch_size"].to(device)
+        else:
+            metric.value = found[entry["place"]]
         metric._update_count = entry["updates"]
         results[key] = metric
     # the next batch is not the first of the epoch, which would clear the values

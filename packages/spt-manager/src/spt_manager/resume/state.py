@@ -117,7 +117,7 @@ class ExactState(pl.Callback):
     def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
         return {
             "rng": rng_state(),
-            "results": results_state(trainer.fit_loop.epoch_loop._results),
+            "results": results_state(trainer.fit_loop.epoch_loop._results, trainer),
             "shown": shown_metrics(trainer),
             "metrics": running_metrics(trainer),
             "counts": running_counts(trainer),
