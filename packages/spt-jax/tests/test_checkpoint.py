@@ -129,6 +129,40 @@ def test_a_failed_run_says_why(tmp_path, small):
     assert manager.ckpt_path == tmp_path / "r" / "checkpoints"
 
 
+def test_ctrl_c_is_an_interruption_and_the_run_goes_on(tmp_path, small):
+    class Stop(spj.Callback):
+        def on_boundary(self, trainer, module):
+            if trainer.global_step == 2 and trainer.training:
+                raise KeyboardInterrupt
+
+    def manager(*callbacks):
+        trainer = spj.Trainer(max_epochs=2, callbacks=list(callbacks), progress=False)
+        module = small.linear(optim={"type": "adamw", "lr": 0.01})
+        return spj.Manager(trainer, module, small.loaders()[0], cache_dir=tmp_path, run_id="c")
+
+    first = manager(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    assert json.loads((first.run_dir / "sidecar.json").read_text())["status"] == "interrupted"
+    again = manager()
+    assert again().global_step == 6
+    assert again.run_dir == first.run_dir
+    state = json.loads((again.run_dir / "sidecar.json").read_text())
+    assert [attempt["status"] for attempt in state["attempts"]] == ["interrupted", "completed"]
+
+
+def test_a_manager_may_be_called_twice(tmp_path, small):
+    """The second call finds the run finished: nothing is trained and nothing comes twice."""
+    trainer = spj.Trainer(max_epochs=2, callbacks=[spj.OnlineKNN(2, k=1)], progress=False)
+    manager = spj.Manager(trainer, small.linear(), *small.loaders(), cache_dir=tmp_path, run_id="t")
+    manager()
+    rows = (manager.run_dir / "metrics.csv").read_text()
+    callbacks = list(trainer.callbacks)
+    manager()
+    assert (trainer.global_step, trainer.callbacks, trainer.loggers) == (6, callbacks, [])
+    assert (manager.run_dir / "metrics.csv").read_text() == rows
+
+
 def test_without_a_place_nothing_is_written(small, monkeypatch, tmp_path):
     monkeypatch.delenv("SPT_CACHE_DIR", raising=False)
     monkeypatch.chdir(tmp_path)

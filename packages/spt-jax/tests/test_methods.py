@@ -143,6 +143,28 @@ def test_the_teacher_moves_by_the_cosine_of_the_step(name, small):
     )
 
 
+def test_a_teacher_dropout_and_batchnorm_are_traced_once(small):
+    """The coefficient comes from the traced step; modes are two fixed views of the module."""
+
+    class Encoder(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = nnx.Linear(48, 8, rngs=rngs)
+            self.norm = spj.backbone.BatchNorm(8, rngs=rngs)
+            self.drop = nnx.Dropout(0.2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(self.norm(self.layer(x.reshape(len(x), -1))))
+
+    module = spj.BYOL(Encoder(rngs()), 8, rngs=rngs(), predictor_hidden=8, optim="sgd", **HEAD)
+    knn = spj.OnlineKNN(num_classes=2, k=3, bank_size=16)
+    trainer = spj.Trainer(max_epochs=4, callbacks=[knn], progress=False)
+    judged = [batches("MAE", 1)[0]]
+    judged[0]["image"] = judged[0]["image"][:, :4, :4]
+    trainer.fit(module, batches("BYOL"), judged)
+    assert trainer.engine.traces == {"train": 1, "evaluate": 1}
+    assert 0 <= trainer.callback_metrics["eval/knn_acc"] <= 1
+
+
 def test_a_frozen_patch_projection_and_frozen_prototypes_stay(small):
     backbone = vit(pos_embed="sincos")
     kernel = np.array(read(backbone.patch_embed.kernel))
