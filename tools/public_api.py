@@ -33,6 +33,7 @@ ROOMS = (
     "spt_manager",
     "spt_methods",
     "spt_methods.backbones",
+    "spt_methods.backbones.video",
     "spt_methods.forward",
     "spt_methods.masking",
     "spt_methods.methods",

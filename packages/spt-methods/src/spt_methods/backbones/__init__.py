@@ -1,5 +1,6 @@
 """Backbones, transformer blocks and heads."""
 
+from spt_methods.backbones import video as video
 from spt_methods.backbones.aggregate import FeaturesConcat as FeaturesConcat
 from spt_methods.backbones.aggregate import TensorAggregator as TensorAggregator
 from spt_methods.backbones.attention import Attention as Attention
