@@ -11,10 +11,12 @@ import spt_losses
 import spt_methods
 import torch
 from spt_methods import forward, methods
-from spt_methods.backbones import RandomProjectionTokenizer, ViTTokens
+from spt_methods.backbones import RandomProjectionTokenizer, TeacherStudentWrapper, ViTTokens
 from spt_methods.catalogue import CATALOGUE, table
+from spt_methods.masking import SeededMasking
 from spt_methods.methods._method import Method
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 HERE = Path(__file__).parent
@@ -205,6 +207,47 @@ def test_one_step_on_every_family_reaches_every_parameter(name, encoder):
     module = build(name, encoder).train()
     module(batch_of(name), "fit")["loss"].backward()
     assert [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_step_does_not_wait_for_the_device(name, monkeypatch):
+    """On a device without values nothing can be read back: ``.item()``, ``nonzero``, ``.cpu()`` raise."""
+
+    def next_generator(self, device, shared=False):
+        self._draw += 1
+        self.draws.fill_(self._draw)
+        return torch.Generator().manual_seed(self._draw)  # there is none for that device
+
+    monkeypatch.setattr(SeededMasking, "next_generator", next_generator)
+    module = build(name).to("meta").train()
+    batch = tree_map_only(torch.Tensor, lambda x: x.to("meta"), batch_of(name))
+    if ROWS[name].views == "image and text":
+        batch["tokens"] = module.tokenizer(batch.pop("text"))
+    module(batch, "fit")["loss"].backward()
+    for part in module.modules():
+        if isinstance(part, TeacherStudentWrapper):
+            part.update_ema_coefficient(1, 10)
+            part.update_teacher()
+    for read in (torch.Tensor.item, torch.Tensor.nonzero, torch.Tensor.cpu):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(torch.ones(1, device="meta"))  # what the test relies on
+
+
+@pytest.mark.parametrize("name", [n for n, row in ROWS.items() if row.views == "multi-crop"])
+def test_crops_of_one_size_go_through_the_encoder_once(name):
+    encoder = next(e for e in encoders_of(name) if "vit" in e)
+    module = build(name, encoder).train()
+    pair = module.backbone
+    seen = {}
+    for role in ("student", "teacher") if hasattr(pair, "student") else ("student",):
+        network = getattr(pair, role, pair)
+        embed = getattr(network, "vit", network).patch_embed
+        sizes = seen[role] = []
+        embed.register_forward_hook(lambda m, i, o, sizes=sizes: sizes.append(tuple(i[0].shape)))
+    module(batch_of(name, 4), "fit")
+    teachers, masked = (4, 4) if name == "MSN" else (8, 8)  # MSN's first large crop is the target
+    assert seen["student"] == [(masked, 3, 64, 64), (8, 3, 32, 32)]
+    assert seen.get("teacher", [(teachers, 3, 64, 64)]) == [(teachers, 3, 64, 64)]
 
 
 @pytest.mark.parametrize("name", ROWS)

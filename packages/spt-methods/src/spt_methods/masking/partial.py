@@ -59,7 +59,7 @@ class PartialMasking(SeededMasking):
         visible = int(number * (1 - self.mask_ratio))
         left_out = int(number * (self.mask_ratio - self.kept_mask_ratio))
         generator = self.next_generator(torch.device(device))
-        noise = torch.rand(size, number, generator=generator, device=generator.device)
+        noise = torch.rand(size, number, generator=generator, device=device)
         order = noise.argsort(dim=1)
         keep, predict = order[:, :visible], order[:, visible + left_out :]
         return PartialMaskingOutput(keep.sort(dim=1).values, predict.sort(dim=1).values)
