@@ -268,7 +268,8 @@ LOCALS = {f"local_{i}": {"image": IMAGES[..., :16, :16] + i} for i in range(2)}
 
 def test_ibot_is_dino_on_class_tokens_and_cross_entropy_on_hidden_patches():
     encoder = vit(dynamic_img_size=True)
-    module = build("iBOT", encoder=encoder, n_cls_prototypes=7, mask_probability=1.0, **HEAD)
+    module = build("iBOT", encoder=encoder, n_cls_prototypes=7, mask_probability=1.0,
+                   temperature_patch_teacher_warmup=0.06, **HEAD)  # fmt: skip
     module.dino_loss(torch.zeros(2, 3, 7), torch.zeros(2, 3, 7))
     state = module({**CROPS, **LOCALS}, "fit")
     images, mask = torch.cat([IMAGES, IMAGES + 1]), state["mask"]
@@ -285,12 +286,15 @@ def test_ibot_is_dino_on_class_tokens_and_cross_entropy_on_hidden_patches():
         if i != j
     ]
     torch.testing.assert_close(state["loss_cls"], torch.stack(pairs).mean())
-    p = (head_t(teacher.patches) / temperature).softmax(2)
+    p = (head_t(teacher.patches) / 0.06).softmax(2)  # the patches' own temperature
     error = -(p * (head_s(student.patches) / tau).log_softmax(2)).sum(2)
     per_image = (error * mask).sum(1) / mask.sum(1).clamp(min=1)
     torch.testing.assert_close(state["loss_patch"], per_image.mean())
     torch.testing.assert_close(state["loss"], state["loss_cls"] + state["loss_patch"])
     assert head_s.patch_layer is None  # one head for both
+    assert not head_s.last_layer.gain.requires_grad
+    free = build("iBOT", n_cls_prototypes=7, norm_last_layer=False, **HEAD)
+    assert free.projector.student.last_layer.gain.requires_grad
 
 
 def test_ibot_runs_its_head_on_hidden_patches_alone():

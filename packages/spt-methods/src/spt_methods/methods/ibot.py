@@ -39,7 +39,8 @@ def ibot(self: Any, batch: Any, stage: Stage) -> State:
 
     Needs: ``backbone`` and ``projector`` (each a ``TeacherStudentWrapper``; of a ``ViTTokens`` with a mask
     token, and of a ``PrototypeHead``), ``dino_loss``, ``ibot_loss``, ``masking``, ``patch_loss_weight``;
-    optionally DINO's temperatures.
+    optionally DINO's temperatures, and ``temperature_patch_teacher`` with
+    ``warmup_temperature_patch_teacher`` for those of patches.
     Reads: in ``fit`` named crops ``global...`` and, if wanted, ``local...``, each with ``image``
     ``(N, C, H, W)``; any views elsewhere.
     Writes: ``embedding`` of the teacher and ``label`` to match, if there are labels: of the large crops
@@ -70,6 +71,7 @@ def ibot(self: Any, batch: Any, stage: Stage) -> State:
     state["loss_cls"] = self.dino_loss(state["student_logits"], targets)
     with torch.no_grad():
         patches = self.projector.teacher.forward_patches(hidden.of(teacher.patches))
+        temperature = teacher_temperature(self, temperature, "patch_teacher")
         targets = self.ibot_loss.softmax_center_teacher(patches, temperature, update)
     patches = self.projector.student.forward_patches(hidden.of(student.patches))
     state["loss_patch"] = self.ibot_loss(patches, targets, hidden.mask)
@@ -91,22 +93,21 @@ class iBOT(Method):
         temperature_student: tau of the student.
         temperature_teacher_warmup: tau of the teacher at first.
         temperature_teacher: tau of the teacher from the last warm-up epoch on.
-        warmup_epochs_temperature_teacher: Epochs between them.
+        warmup_epochs_temperature_teacher: Epochs between them, for patches too.
+        temperature_patch_teacher_warmup: tau of the teacher's patches at first.
+        temperature_patch_teacher: tau of the teacher's patches from the last warm-up epoch on.
         center_momentum: m of both centres.
         ema_decay_start: m of the teacher at the first step.
         ema_decay_end: m of the teacher at the last step.
         projector_hidden_dim: Width of the head's hidden layers.
         projector_bottleneck_dim: Width of its unit vectors.
+        norm_last_layer: Keep the prototypes at length 1; the ViT-S recipe lets them grow.
         freeze_last_layer_epochs: Epochs before the prototypes move.
         drop_path_rate: Stochastic depth of the student.
         **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
             ``in_chans``, ``optim`` and others.
             The recipe is AdamW at 5e-4 for a batch of 256, decay 0.04 to 0.4, each gradient clipped at
             norm 3.
-
-    Note:
-        Temperatures of class tokens and of patches follow one schedule, as in the released ViT
-        recipes, whose two schedules are equal.
     """
 
     paper = Recipe(
@@ -129,11 +130,14 @@ class iBOT(Method):
         temperature_teacher_warmup: float = 0.04,
         temperature_teacher: float = 0.07,
         warmup_epochs_temperature_teacher: int = 30,
+        temperature_patch_teacher_warmup: float = 0.04,
+        temperature_patch_teacher: float = 0.07,
         center_momentum: float = 0.9,
         ema_decay_start: float = 0.996,
         ema_decay_end: float = 1.0,
         projector_hidden_dim: int = 2048,
         projector_bottleneck_dim: int = 256,
+        norm_last_layer: bool = True,
         freeze_last_layer_epochs: int = 1,
         drop_path_rate: float = 0.1,
         **common: Any,
@@ -152,6 +156,8 @@ class iBOT(Method):
                 "patch_loss_weight": patch_loss_weight,
                 "temperature_student": temperature_student,
                 "temperature_teacher": temperature_teacher,
+                "temperature_patch_teacher": temperature_patch_teacher,
+                "norm_last_layer": norm_last_layer,
                 "ema_decay_start": ema_decay_start,
                 "ema_decay_end": ema_decay_end,
             },
@@ -159,6 +165,8 @@ class iBOT(Method):
         )
         self.warmup_temperature_teacher = temperature_teacher_warmup
         self.temperature_teacher = temperature_teacher
+        self.warmup_temperature_patch_teacher = temperature_patch_teacher_warmup
+        self.temperature_patch_teacher = temperature_patch_teacher
         self.warmup_epochs_temperature_teacher = warmup_epochs_temperature_teacher
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
         self.patch_loss_weight = patch_loss_weight
@@ -168,6 +176,7 @@ class iBOT(Method):
             n_cls_prototypes,
             hidden_dim=projector_hidden_dim,
             bottleneck_dim=projector_bottleneck_dim,
+            gain="fixed" if norm_last_layer else "free",
             n_patch_prototypes=n_patch_prototypes,
         )
         decays = (ema_decay_start, ema_decay_end)
