@@ -46,18 +46,21 @@ def pretrain(train: Split, test: Split, *, cache_dir: Path, epochs: int, seed: i
 def build_module(spj: Any, rngs: nnx.Rngs) -> Any:
     """SimCLR on a ResNet of three basic blocks."""
     block = spj.backbone.BasicBlock
+    view = spj.augment.Recipe(
+        28, (0.4, 1.0), jitter=(0.6, 0.6, 0.0, 0.0), gray=0.0, mean=None, std=None
+    )
     backbone = spj.backbone.ResNet(block, (1, 1, 1), widths=WIDTHS, rngs=rngs, in_channels=1)
     return spj.SimCLR(
         backbone,
         embed_dim=WIDTHS[-1],
         rngs=rngs,
         projector_dims=(128, 64),
-        temperature=0.2,
+        temperature=0.1,
         optim={
             "optimizer": {"type": "adamw", "lr": 2e-3, "weight_decay": 1e-4},
             "scheduler": {"type": "LinearWarmupCosineAnnealing", "peak_step": 0.1},
         },
-        transform=spj.augment.two_view_transform(28, normalize_output=False, scale=(0.3, 1.0)),
+        transform=spj.augment.multi_view_transform([view, view]),
         hparams={"backbone": "resnet, 3 blocks", "batch_size": BATCH_SIZE},
     )
 
