@@ -92,12 +92,13 @@ class _BarlowTwins(torch.autograd.Function):
             grad = grad.clone()
             dist.all_reduce(grad)
         with no_autocast(z_i):
-            grad_i = torch.addcmul(-mean_i * grad, z_i, grad)  # the centred view times the gradient
-            grad_j = torch.addcmul(-mean_j * grad, z_j, grad)
-            for x_i, x_j in zip(_blocks(grad_i), _blocks(grad_j), strict=True):
-                of_j = (x_i @ slope).addcmul_(x_j, along_j, value=-1)
-                x_i.mul_(-along_i).addmm_(x_j, slope.mT)
-                x_j.copy_(of_j)
+            grad_i, grad_j = torch.empty_like(z_i), torch.empty_like(z_j)
+            rows = zip(*map(_blocks, (z_i, z_j, grad_i, grad_j)), strict=True)
+            for a, b, of_i, of_j in rows:
+                x_i = torch.addcmul(-mean_i * grad, a, grad)  # the centred view times the gradient
+                x_j = torch.addcmul(-mean_j * grad, b, grad)
+                torch.mul(x_i, -along_i, out=of_i).addmm_(x_j, slope.mT)
+                torch.mul(x_j, -along_j, out=of_j).addmm_(x_i, slope)
             return grad_i, grad_j, None, None
 
 
