@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Distance = Literal["cosine", "euclidean", "squared_euclidean", "manhattan"]
-CPU_ROWS, CPU_QUERIES, DEVICE_ROWS = 16384, 256, 65536
+CPU_ROWS, CPU_QUERIES, DEVICE_ROWS = 8192, 512, 65536
 """Rows compared at once by default, and with how many queries on a processor: 16 MB of
 similarities stay in its cache until the nearest are picked, a larger device is kept busy."""
 GROUP = 8
