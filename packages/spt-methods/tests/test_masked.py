@@ -136,6 +136,21 @@ def test_a_transformer_with_relative_positions_is_timms_and_takes_mask_tokens():
         encoder(IMAGES, ids_keep=torch.zeros(3, 2, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", ["SimMIM", "BEiT", "Data2Vec"])
+def test_the_encoder_of_the_paper_is_the_default_and_has_relative_positions_alone(name, shared):
+    own = {"BEiT": {"tokenizer": RandomProjectionTokenizer(8)}, "Data2Vec": {"top_k_blocks": 1}}
+    kinds = {"use_rel_pos_bias": not shared, "use_shared_rel_pos_bias": shared}
+    small = {"embed_dim": 24, "depth": 1, "num_heads": 3, **kinds}
+    module = getattr(methods, name)(image_size=64, encoder_kwargs=small, **own.get(name, {}))
+    encoder = getattr(module.backbone, "student", module.backbone)
+    assert isinstance(encoder.vit, Beit)
+    assert encoder.vit.pos_embed is None
+    module.train()({"image": torch.rand(4, 3, 64, 64, generator=G)}, "fit")["loss"].backward()
+    tables = [p for n, p in encoder.named_parameters() if "relative_position_bias_table" in n]
+    assert [table.grad is not None for table in tables] == [True]
+
+
 # --- MaskFeat, data2vec --------------------------------------------------------------------------
 
 

@@ -99,8 +99,8 @@ class BEiT(Method):
     """BEiT on a timm vision transformer.
 
     Args:
-        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have the relative
-            position bias of the paper's.
+        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have relative position
+            biases, as the paper's, and no absolute positions.
         tokenizer: A trained :class:`VQTokenizer`, or anything that takes images to integers, one for
             each patch; there is no default, since what it knows is what BEiT learns.
         vocab_size: Its tokens; taken from the tokenizer's ``vocab_size`` if it has one.
@@ -110,6 +110,11 @@ class BEiT(Method):
             ``in_chans``, ``optim`` and others.
             The recipe is AdamW (0.9, 0.999) at 1.5e-3 for a batch of 2048, decay 0.05, gradients
             clipped at norm 3.
+
+    Note:
+        Each block of ``beit_*`` has biases of its own, as the official code when it fine-tunes; when it
+        pretrains, all share one table (``encoder_kwargs={"use_rel_pos_bias": False,
+        "use_shared_rel_pos_bias": True}``).
     """
 
     paper = Recipe(
@@ -119,7 +124,7 @@ class BEiT(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "vit_base_patch16_224",
+        encoder_name: str | nn.Module = "beit_base_patch16_224",
         *,
         tokenizer: Any,
         vocab_size: int = 8192,

@@ -56,8 +56,8 @@ class Data2Vec(Method):
     """data2vec on a timm vision transformer; evaluates the student.
 
     Args:
-        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have the relative
-            position bias of the paper's.
+        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have relative position
+            biases, as the paper's, and no absolute positions.
         top_k_blocks: Blocks whose outputs are averaged.
         mask_ratio: Share of hidden patches.
         beta: Where the error turns from squared to absolute.
@@ -71,6 +71,9 @@ class Data2Vec(Method):
     Note:
         tau rises over the whole run; the official schedule reaches its end earlier, at a step that
         differs between the released models.
+        Each block of ``beit_*`` has biases of its own, as the official code when it fine-tunes; when it
+        pretrains, all share one table (``encoder_kwargs={"use_rel_pos_bias": False,
+        "use_shared_rel_pos_bias": True}``).
     """
 
     paper = Recipe(
@@ -80,7 +83,7 @@ class Data2Vec(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "vit_base_patch16_224",
+        encoder_name: str | nn.Module = "beit_base_patch16_224",
         top_k_blocks: int = 6,
         mask_ratio: float = 120 / 196,
         beta: float = 2.0,

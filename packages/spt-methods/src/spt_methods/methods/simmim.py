@@ -64,8 +64,8 @@ class SimMIM(Method):
     """SimMIM on a timm vision transformer.
 
     Args:
-        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have the relative
-            position bias of the paper's ViT.
+        encoder_name: A timm transformer, by name or as a module; ``beit_*`` models have relative position
+            biases, as the paper's, and no absolute positions.
         mask_ratio: Share of hidden squares.
         mask_size: Side of a square in pixels, a multiple of the patch's.
         **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
@@ -74,6 +74,11 @@ class SimMIM(Method):
 
     Raises:
         ValueError: If patches do not fill the squares.
+
+    Note:
+        Each block of ``beit_*`` has biases of its own, as the official code when it fine-tunes; when it
+        pretrains, all share one table (``encoder_kwargs={"use_rel_pos_bias": False,
+        "use_shared_rel_pos_bias": True}``).
     """
 
     paper = Recipe(
@@ -83,7 +88,7 @@ class SimMIM(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "vit_base_patch16_224",
+        encoder_name: str | nn.Module = "beit_base_patch16_224",
         mask_ratio: float = 0.6,
         mask_size: int = 32,
         **common: Any,
