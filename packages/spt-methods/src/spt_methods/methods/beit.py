@@ -1,6 +1,6 @@
 """BEiT: classify the visual token of every hidden patch.
 
-Bao et al., "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022.
+Bao et al., "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022, eq. 4.
 https://arxiv.org/abs/2106.08254; official code https://github.com/microsoft/unilm/tree/master/beit.
 """
 

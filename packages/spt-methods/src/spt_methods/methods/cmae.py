@@ -1,6 +1,7 @@
 """CMAE: MAE whose reconstructed features, averaged, also find the image's shifted crop in the batch.
 
-Huang et al., "Contrastive Masked Autoencoders are Stronger Vision Learners", TPAMI 2023.
+Huang et al., "Contrastive Masked Autoencoders are Stronger Vision Learners", TPAMI 2023,
+eq. 5.
 https://arxiv.org/abs/2207.13532; official code https://github.com/ZhichengHuang/CMAE.
 """
 

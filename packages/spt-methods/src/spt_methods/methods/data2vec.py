@@ -1,7 +1,7 @@
 """data2vec: predict the teacher's contextual features at hidden places.
 
 Baevski et al., "data2vec: A General Framework for Self-supervised Learning in Speech, Vision and
-Language", ICML 2022. https://arxiv.org/abs/2202.03555; official code
+Language", ICML 2022, eq. 4. https://arxiv.org/abs/2202.03555; official code
 https://github.com/facebookresearch/data2vec_vision.
 """
 

@@ -1,6 +1,7 @@
 """DINO: a student's view of any crop matches its teacher's view of the large ones.
 
-Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021.
+Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
+algorithm 1 and eq. 3.
 https://arxiv.org/abs/2104.14294; official code https://github.com/facebookresearch/dino.
 """
 

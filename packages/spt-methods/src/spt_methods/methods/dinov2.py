@@ -1,6 +1,7 @@
 """DINOv2: DINO on class tokens, iBOT on masked patches, KoLeo on features.
 
-Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024.
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
+section 4.
 https://arxiv.org/abs/2304.07193; official code https://github.com/facebookresearch/dinov2.
 """
 

@@ -1,6 +1,6 @@
 """DINOv3: DINOv2 with registers and rotary positions; later its patches are held by their Gram matrix.
 
-Simeoni et al., "DINOv3", 2025. https://arxiv.org/abs/2508.10104; official code
+Simeoni et al., "DINOv3", 2025, section 3 and eq. 2. https://arxiv.org/abs/2508.10104; official code
 https://github.com/facebookresearch/dinov3.
 """
 

@@ -1,6 +1,7 @@
 """iBOT: DINO on class tokens, and its own teacher as the tokenizer of hidden patches.
 
-Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022.
+Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022, eqs. 2
+and 3.
 https://arxiv.org/abs/2111.07832; official code https://github.com/bytedance/ibot.
 """
 

@@ -1,7 +1,7 @@
 """I-JEPA: predict a teacher's features of four blocks from a context, in feature space.
 
 Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture",
-CVPR 2023. https://arxiv.org/abs/2301.08243; official code https://github.com/facebookresearch/ijepa.
+CVPR 2023, section 3. https://arxiv.org/abs/2301.08243; official code https://github.com/facebookresearch/ijepa.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """MAE: encode a quarter of the patches, reconstruct the others' pixels.
 
-He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022,
+section 3.
 https://arxiv.org/abs/2111.06377; official code https://github.com/facebookresearch/mae.
 """
 

@@ -1,6 +1,7 @@
 """MaskFeat: predict the oriented gradients of hidden patches.
 
-Wei et al., "Masked Feature Prediction for Self-Supervised Visual Pre-Training", CVPR 2022.
+Wei et al., "Masked Feature Prediction for Self-Supervised Visual Pre-Training", CVPR 2022,
+section 3.2.
 https://arxiv.org/abs/2112.09133; the authors' code is part of
 https://github.com/facebookresearch/SlowFast.
 """

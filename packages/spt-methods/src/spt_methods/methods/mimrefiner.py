@@ -1,7 +1,7 @@
 """MIM-Refiner: contrast the later blocks of a masked-image model, with neighbours as positives.
 
 Alkin et al., "MIM-Refiner: A Contrastive Learning Boost from Intermediate Pre-Trained
-Representations", ICLR 2025. https://arxiv.org/abs/2402.10093; official code
+Representations", ICLR 2025, eq. 2. https://arxiv.org/abs/2402.10093; official code
 https://github.com/ml-jku/MIM-Refiner.
 """
 

@@ -1,6 +1,7 @@
 """MSN: masked views are assigned to prototypes as the teacher assigns the whole image.
 
-Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022.
+Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022,
+eq. 1.
 https://arxiv.org/abs/2204.07141; official code https://github.com/facebookresearch/msn.
 """
 

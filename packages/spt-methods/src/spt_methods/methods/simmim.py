@@ -1,6 +1,7 @@
 """SimMIM: mask tokens through the whole encoder, a linear layer to pixels, absolute error.
 
-Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022.
+Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022,
+eq. 1.
 https://arxiv.org/abs/2111.09886; official code https://github.com/microsoft/SimMIM.
 """
 
