@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
-OURS = r"(?:spt|spt_\w+|torch|lightning)(?:\.\w+)+"
+OURS = r"(?:spt|spt_\w+|torch|timm|lightning)(?:\.\w+)+"
 
 
 def resolve(path):

@@ -15,6 +15,7 @@ from spt_methods.backbones.cross_decoder import CrossDecoder as CrossDecoder
 from spt_methods.backbones.decoders import CNNImageDecoder as CNNImageDecoder
 from spt_methods.backbones.decoders import ViTImageDecoder as ViTImageDecoder
 from spt_methods.backbones.decoders import build_image_decoder as build_image_decoder
+from spt_methods.backbones.embedding_dim import set_embedding_dim as set_embedding_dim
 from spt_methods.backbones.encoder import build_encoder as build_encoder
 from spt_methods.backbones.encoder import width_of as width_of
 from spt_methods.backbones.flexible import FlexibleTransformer as FlexibleTransformer
@@ -58,5 +59,8 @@ from spt_methods.backbones.wrappers import EMA as EMA
 from spt_methods.backbones.wrappers import EvalOnly as EvalOnly
 from spt_methods.backbones.wrappers import HiddenStateExtractor as HiddenStateExtractor
 from spt_methods.backbones.wrappers import ImageToVideoEncoder as ImageToVideoEncoder
+from spt_methods.masking.multiblock import IJEPAMasking as IJEPAMasking
+from spt_methods.masking.multiblock import IJEPAMaskOutput as IJEPAMaskOutput
 from spt_methods.masking.patches import MaskingOutput as MaskingOutput
 from spt_methods.masking.patches import PatchMasking as PatchMasking
+from spt_methods.masking.tubes import MultiBlockMasking as MultiBlockMasking
