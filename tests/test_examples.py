@@ -60,3 +60,20 @@ def test_the_check_shows_the_shapes_of_an_example(tmp_path):
     lines = dict(line.split(None, 1) for line in shown.splitlines() if line.startswith("step."))
     assert lines["step.projection"] == "float32 (8, 128)"
     assert lines["step.embedding"] == "float32 (8, 512)"
+
+
+@pytest.mark.slow
+def test_a_tokenizer_is_trained_and_its_weights_make_tokens(tmp_path):
+    import stable_pretraining as spt_names
+    import torch
+
+    cache = tmp_path / "cache"
+    config = EXAMPLES / "vq_tokenizer.yaml"
+    spt(config, *BRIEF, "width=8", cwd=tmp_path, SPT_CACHE_DIR=str(cache))
+    (path,) = cache.rglob("last.ckpt")
+    tokenizer = spt_names.methods.VQTokenizer(vocab_size=512, patch_size=4, hidden_dim=8)
+    tokenizer.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    tokens = tokenizer.tokenize(torch.rand(2, 3, 32, 32))
+    assert tokens.shape == (2, 64)
+    assert tokens.min() >= 0
+    assert tokens.max() < 512
