@@ -1,5 +1,6 @@
 """Every method of the table: trains, embeds, resumes, and is made of what its row says."""
 
+import copy
 import importlib
 import inspect
 from pathlib import Path
@@ -219,7 +220,7 @@ def test_a_step_does_not_wait_for_the_device(name, monkeypatch):
         return torch.Generator().manual_seed(self._draw)  # there is none for that device
 
     monkeypatch.setattr(SeededMasking, "next_generator", next_generator)
-    module = build(name).to("meta").train()
+    module = copy.deepcopy(build(name)).to("meta").train()  # what methods share stays
     batch = tree_map_only(torch.Tensor, lambda x: x.to("meta"), batch_of(name))
     if ROWS[name].views == "image and text":
         batch["tokens"] = module.tokenizer(batch.pop("text"))

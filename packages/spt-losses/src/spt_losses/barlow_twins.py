@@ -95,10 +95,11 @@ class _BarlowTwins(torch.autograd.Function):
             grad_i, grad_j = torch.empty_like(z_i), torch.empty_like(z_j)
             rows = zip(*map(_blocks, (z_i, z_j, grad_i, grad_j)), strict=True)
             for a, b, of_i, of_j in rows:
-                x_i = torch.addcmul(-mean_i * grad, a, grad)  # the centred view times the gradient
+                torch.addcmul(-mean_i * grad, a, grad, out=of_i)  # centred view times gradient
                 x_j = torch.addcmul(-mean_j * grad, b, grad)
-                torch.mul(x_i, -along_i, out=of_i).addmm_(x_j, slope.mT)
-                torch.mul(x_j, -along_j, out=of_j).addmm_(x_i, slope)
+                torch.mul(x_j, -along_j, out=of_j).addmm_(of_i, slope)
+                of_i.mul_(-along_i).addmm_(x_j, slope.mT)
+                del x_j  # before the next one is made
             return grad_i, grad_j, None, None
 
 
