@@ -68,3 +68,38 @@ def test_an_error_inside_a_package_is_not_mistaken_for_a_missing_extra(tmp_path,
     getattribute, _ = mirror("room", "broken_room", extra="jax")
     with pytest.raises(ModuleNotFoundError, match="spt_missing_dependency"):
         getattribute("anything")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "home"),
+    [
+        ("data.transforms", "ToImage", "spt_data.transforms"),
+        ("data.gpu_transforms", "GPUCompose", "spt_augment"),
+        ("data.utils", "get_num_workers", "spt_data.utils"),
+        ("data.masking", "multi_block_mask", "spt_data.masking"),
+        ("callbacks.utils", "TrainableCallback", "spt_callbacks.utils"),
+        ("callbacks.queue", "find_or_create_queue_callback", "spt_callbacks"),
+        ("callbacks.hp_metric", "HPMetricLogger", "spt_callbacks"),
+        ("callbacks.registry", "log_dict", "spt_callbacks"),
+        ("backbone.pos_embed", "get_sincos_pos_embed", "spt_methods.backbones.pos_embed"),
+        ("backbone.video", "PredRNNv2", "spt_methods.backbones.video"),
+    ],
+)
+def test_rooms_can_be_imported_from_as_if_they_were_folders(module, name, home):
+    line = f"from stable_pretraining.{module} import {name}"
+    names: dict = {}
+    exec(line, names)
+    assert names[name] is getattr(importlib.import_module(home), name)
+    with pytest.raises(ImportError, match="NotThere"):
+        exec(f"from stable_pretraining.{module} import NotThere", names)
+
+
+def test_offered_rooms_import_nothing_until_they_are_used():
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, stable_pretraining.data.transforms, stable_pretraining.callbacks.utils; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
@@ -74,3 +75,19 @@ def mirror(
         return sorted({*public, *homes, *elsewhere})
 
     return getattribute, directory
+
+
+def offer(name: str, **submodules: str) -> None:
+    """Let ``from {name}.{submodule} import ...`` work where ``name`` is a module and no folder.
+
+    The import system looks into ``sys.modules`` again once it has imported the parent.
+
+    Args:
+        name: ``__name__`` of the presenting module.
+        **submodules: Their names, and the dotted module that each one presents.
+    """
+    for submodule, target in submodules.items():
+        module = ModuleType(f"{name}.{submodule}", f"The names of ``{target}``.")
+        names = mirror(module.__name__, target)
+        vars(module).update(zip(("__getattr__", "__dir__"), names, strict=True))
+        sys.modules[module.__name__] = module

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from stable_pretraining._lazy import mirror
+from stable_pretraining._lazy import mirror, offer
 
 if TYPE_CHECKING:
     import spt_augment
@@ -21,4 +21,15 @@ __getattr__, __dir__ = mirror(
     "spt_data",
     borrowed=dict.fromkeys(_OF_AUGMENT, "spt_augment"),
     gpu_transforms="spt_augment",
+)
+offer(
+    __name__,
+    gpu_transforms="spt_augment",
+    transforms="spt_data.transforms",
+    static="spt_data.static",
+    synthetic_data="spt_data.synthetic_data",
+    datasets="spt_data.datasets",
+    masking="spt_data.masking",
+    module="spt_data.module",
+    utils="spt_data.utils",
 )

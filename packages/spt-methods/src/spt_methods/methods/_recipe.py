@@ -23,6 +23,8 @@ class Recipe:
         base_batch: The batch that ``lr`` is for.
         rule: How the rate grows with the batch; ``"none"``: it does not.
         weight_decay_end: At the end, on half a cosine; ``None`` keeps it.
+        start_lr: Rate at the first step of the warm-up, which grows with the batch as the peak does;
+            0 takes the schedule's default, a hundredth of the peak.
         end_lr: Rate at the end, whatever the batch.
         end_factor: Rate at the end over the peak, where that is what is fixed.
         augmentation: Name of the recipe of views in ``spt_data`` and ``spt_augment``.
@@ -39,6 +41,7 @@ class Recipe:
     base_batch: int = 256
     rule: Literal["linear", "sqrt", "none"] = "linear"
     weight_decay_end: float | None = None
+    start_lr: float = 0.0
     end_lr: float = 0.0
     end_factor: float = 0.0
     augmentation: str | None = None
@@ -68,6 +71,8 @@ class Recipe:
         if self.warmup_epochs:
             share = self.warmup_epochs / self.epochs
             scheduler = {"type": "LinearWarmupCosineAnnealing", "peak_step": share, "end_lr": end}
+            if self.start_lr:
+                scheduler["start_factor"] = self.start_lr / self.lr
         elif end:
             scheduler["eta_min"] = end
         optimizer = {"type": self.optimizer, "lr": lr, "weight_decay": self.weight_decay}

@@ -40,7 +40,7 @@ def dinov2(self: Any, batch: Any, stage: Stage) -> State:
 
     Needs: ``backbone`` (a ``TeacherStudentWrapper`` of a ``ViTTokens`` with a mask token), ``projector``
     (one of a head), ``dinov2_loss``, ``masking`` (``RatioBlockMasking``); optionally ``patch_projector``
-    (without it patches share the head), ``sinkhorn`` (instead of the centre), and DINO's temperatures (else 0.04).
+    (without it patches share the head), ``sinkhorn`` (instead of the centre), and DINO's temperatures (else 0.07).
     Reads: in ``fit`` named crops ``global...`` and ``local...``, each with ``image`` ``(N, C, H, W)``; any
     views elsewhere.
     Writes: ``embedding`` of the teacher and ``label`` to match, if there are labels: of the large crops
@@ -92,7 +92,7 @@ def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
 
 
 def _targets(self: Any, loss: Any, logits: Tensor) -> Tensor:
-    temperature = teacher_temperature(self, 0.04)
+    temperature = teacher_temperature(self, 0.07)
     if getattr(self, "sinkhorn", False):
         out: Tensor = loss.sinkhorn_knopp_teacher(logits, temperature)
     else:

@@ -81,7 +81,7 @@ class IJEPA(Method):
 
     paper = Recipe(
         "AdamW", 1e-3, 0.04, batch=2048, epochs=300, warmup_epochs=15, base_batch=2048,
-        weight_decay_end=0.4, end_lr=1e-6, augmentation="ijepa", options=UNDECAYED,
+        weight_decay_end=0.4, start_lr=1e-4, end_lr=1e-6, augmentation="ijepa", options=UNDECAYED,
     )  # fmt: skip
 
     def __init__(

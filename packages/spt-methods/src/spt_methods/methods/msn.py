@@ -101,7 +101,7 @@ class MSN(Method):
 
     paper = Recipe(
         "AdamW", 1e-3, 0.04, batch=1024, epochs=800, warmup_epochs=15, rule="none",
-        weight_decay_end=0.4, end_lr=1e-6,
+        weight_decay_end=0.4, start_lr=2e-4, end_lr=1e-6,
         options={**UNDECAYED, "gradient_clip_val": 3.0},
     )  # fmt: skip
 

@@ -78,7 +78,7 @@ class VJEPA(Method):
 
     paper = Recipe(
         "AdamW", 6.25e-4, 0.04, batch=3072, epochs=300, warmup_epochs=40, base_batch=3072,
-        weight_decay_end=0.4, end_lr=1e-6, options={**UNDECAYED, "gradient_clip_val": 10.0},
+        weight_decay_end=0.4, start_lr=2e-4, end_lr=1e-6, options={**UNDECAYED, "gradient_clip_val": 10.0},
     )  # fmt: skip
 
     def __init__(
