@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spt_callbacks.distributed import average_gradients, same_on_all_ranks
 from spt_callbacks.evaluation._isolation import isolated
+from spt_callbacks.named import NamedCallback
 
 OPTIMIZER = {"type": "LARS", "lr": 0.1, "clip_lr": True, "eta": 0.02, "weight_decay": 0.0}
 PARTS = ("optimizer", "scheduler")
@@ -214,3 +215,38 @@ def _timed(scheduler: Any) -> tuple[Any, str, int]:
     if frequency < 1:
         raise ValueError(f"`frequency` of a scheduler must be >= 1, got {frequency}.")
     return config, interval, frequency
+
+
+class WithHead(NamedCallback):
+    """What callbacks with a network of their own have in common: its state, its place, its device."""
+
+    is_stateful = True
+    head: Head
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The network; ``None`` until it is made."""
+        return self.head.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, scheduler and counters, made of tensors and plain values."""
+        return self.head.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the device is known."""
+        self.head.load_state_dict(state_dict)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Place the network and make its optimizer."""
+        self.head.start(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move a scheduler that goes by epochs."""
+        self.head.end_epoch(trainer.current_epoch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Place the network when evaluation runs alone; one set of statistics for all ranks."""
+        same_on_all_ranks(self.head.place(pl_module).buffers())
+
+    on_test_start = on_validation_start
+    on_predict_start = on_validation_start

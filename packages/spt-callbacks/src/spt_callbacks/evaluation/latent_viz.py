@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spt_callbacks._files import whole_file
-from spt_callbacks.evaluation._head import Head
+from spt_callbacks.evaluation._head import Head, WithHead
 from spt_callbacks.evaluation._scatter import draw_scatter, show_picture
 from spt_callbacks.evaluation.nearest import Bank, Distance, check_metric
 from spt_callbacks.keys import Key
@@ -52,7 +52,7 @@ def _closeness(points: Tensor, index: Tensor) -> Tensor:
     return q / (1 + q)
 
 
-class LatentViz(QueueReader):
+class LatentViz(WithHead, QueueReader):
     """Learn a 2-D map of the newest training embeddings and draw it after validation.
 
     Logs ``train/{name}_loss``. On rank 0 each drawn epoch leaves ``epoch_0007.png`` and
@@ -135,12 +135,6 @@ class LatentViz(QueueReader):
             accumulate_grad_batches,
         )
 
-    is_stateful = True
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Place the map and make its optimizer."""
-        self.head.start(trainer, pl_module)
-
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -175,10 +169,6 @@ class LatentViz(QueueReader):
             values[f"train/{self.name}_repulsion_loss"] = repulsion.detach()
         pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=len(rows))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move a scheduler that goes by epochs."""
-        self.head.end_epoch(trainer.current_epoch)
-
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the map."""
         due = trainer.current_epoch % self.plot_interval == 0
@@ -207,11 +197,3 @@ class LatentViz(QueueReader):
         with whole_file(folder / f"{stem}.png") as temporary:
             picture = draw_scatter(points, labels, title, temporary)
         show_picture(trainer, self.name, folder / f"{stem}.png", picture)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The map, its optimizer and scheduler."""
-        return self.head.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until the device is known."""
-        self.head.load_state_dict(state_dict)

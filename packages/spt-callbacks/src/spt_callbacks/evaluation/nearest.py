@@ -59,7 +59,8 @@ class Bank:
         """
         queries = self._prepared(queries).to(self.rows.dtype)
         size = CPU_QUERIES if queries.device.type == "cpu" else max(len(queries), 1)
-        products = queries.new_empty(min(size, len(queries)) * self.chunk_size)
+        taken = 0 if self.metric == "manhattan" else min(size, len(queries)) * self.chunk_size
+        products = queries.new_empty(taken)
         with torch.autocast(queries.device.type, enabled=False):
             found = [self._nearest(part, k, products) for part in queries.split(size)]
         nearness, indices = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -9,11 +9,10 @@ import lightning as pl
 import torch
 from torch import Tensor, nn
 
-from spt_callbacks.evaluation._head import Head
+from spt_callbacks.evaluation._head import Head, WithHead
 from spt_callbacks.evaluation._own_loss import loss_in, made_by
 from spt_callbacks.keys import Key, check_rows, expose, holds, look_up, look_up_float
 from spt_callbacks.metrics import StageMetrics
-from spt_callbacks.training.trainable import WithHead
 
 
 class OnlineProbe(WithHead):

@@ -9,44 +9,7 @@ import lightning as pl
 import torch
 from torch import Tensor, nn
 
-from spt_callbacks.distributed import same_on_all_ranks
-from spt_callbacks.evaluation._head import Head
-from spt_callbacks.named import NamedCallback
-
-
-class WithHead(NamedCallback):
-    """What callbacks with a network of their own have in common: its state, its place, its device."""
-
-    is_stateful = True
-    head: Head
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The network; ``None`` until it is made."""
-        return self.head.module
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, scheduler and counters, made of tensors and plain values."""
-        return self.head.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until the device is known."""
-        self.head.load_state_dict(state_dict)
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Place the network and make its optimizer."""
-        self.head.start(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move a scheduler that goes by epochs."""
-        self.head.end_epoch(trainer.current_epoch)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Place the network when evaluation runs alone; one set of statistics for all ranks."""
-        same_on_all_ranks(self.head.place(pl_module).buffers())
-
-    on_test_start = on_validation_start
-    on_predict_start = on_validation_start
+from spt_callbacks.evaluation._head import Head, WithHead
 
 
 class TrainableCallback(WithHead):
