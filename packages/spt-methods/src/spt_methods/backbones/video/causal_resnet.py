@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,36 +29,36 @@ class CausalResNet3d(nn.Module):
     A frame of the result depends on no later frame of the video.
 
     Args:
-        in_channels: Channels of the video.
         base_channels: Width of the first stage.
         channel_multipliers: Width of each stage over ``base_channels``.
         n_res_blocks: Residual blocks a stage.
         latent_dim: Channels of the result.
         attn_stages: Numbers of the stages with attention in space and in time.
         temporal_downsample_stages: Numbers of the stages that are followed by a halving of time.
-        factorized: Convolve in space and then in time.
+        in_channels: Channels of the video.
         global_pool: ``"avg"``, or ``""`` for no pooled features.
 
     Attributes:
         embed_dim: Width of the features.
         num_features: The same.
+        factorized: Whether the class convolves in space and then in time.
 
     Raises:
         ValueError: If a stage is named that is not there, or the pooling is unknown.
     """
 
+    factorized: ClassVar[bool]
+
     def __init__(
         self,
-        in_channels: int,
-        base_channels: int,
-        channel_multipliers: Sequence[int],
-        n_res_blocks: int,
-        latent_dim: int,
-        attn_stages: Sequence[int],
-        temporal_downsample_stages: Sequence[int],
-        *,
-        factorized: bool,
-        global_pool: Pool,
+        base_channels: int = 128,
+        channel_multipliers: Sequence[int] = (1, 2, 2, 4),
+        n_res_blocks: int = 2,
+        latent_dim: int = 16,
+        attn_stages: Sequence[int] = (),
+        temporal_downsample_stages: Sequence[int] = (1, 2),
+        in_channels: int = 3,
+        global_pool: Pool = "avg",
     ) -> None:
         super().__init__()
         check_pool(global_pool)
@@ -77,14 +78,14 @@ class CausalResNet3d(nn.Module):
         for stage, multiplier in enumerate(channel_multipliers):
             for _ in range(n_res_blocks):
                 outer = base_channels * multiplier
-                layers.append(ResidualBlock3d(width, outer, factorized=factorized))
+                layers.append(ResidualBlock3d(width, outer, factorized=self.factorized))
                 width = outer
                 if stage in attn_stages:
                     layers += [AxisAttention(width, "space"), AxisAttention(width, "time")]
             if stage < last:
                 stride = (2 if stage in temporal_downsample_stages else 1, 2, 2)
-                layers.append(convolution(width, width, factorized=factorized, stride=stride))
-        layers.append(ResidualBlock3d(width, width, factorized=factorized))
+                layers.append(convolution(width, width, factorized=self.factorized, stride=stride))
+        layers.append(ResidualBlock3d(width, width, factorized=self.factorized))
         layers += [GroupNormPerFrame(width), nn.SiLU(), CausalConv3d(width, latent_dim, 3)]
         self.layers = nn.Sequential(*layers)
 

@@ -10,25 +10,16 @@ here; norms by frame and group; no quantiser.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from spt_methods.backbones.video._features import Pool
 from spt_methods.backbones.video.causal_resnet import CausalResNet3d
 
 
 class CosmosEncoder(CausalResNet3d):
-    """Convolutions in space and then in time, attention in space and causal in time.
+    """Convolutions in space and then in time; attention in space, and causal in time.
 
-    See :class:`CausalResNet3d`.
-
-    Args:
-        base_channels: Width of the first stage.
-        channel_multipliers: Width of each stage over ``base_channels``.
-        n_res_blocks: Residual blocks a stage.
-        latent_dim: Channels of the result.
-        attn_stages: Numbers of the stages with attention.
-        temporal_downsample_stages: Numbers of the stages that are followed by a halving of time.
-        in_channels: Channels of the video.
-        global_pool: ``"avg"``, or ``""`` for no pooled features.
+    Its last two stages of four attend by default; for all other arguments see
+    :class:`CausalResNet3d`.
 
     Example:
         >>> import torch
@@ -37,6 +28,8 @@ class CosmosEncoder(CausalResNet3d):
         torch.Size([1, 16])
     """
 
+    factorized = True
+
     def __init__(
         self,
         base_channels: int = 128,
@@ -44,18 +37,8 @@ class CosmosEncoder(CausalResNet3d):
         n_res_blocks: int = 2,
         latent_dim: int = 16,
         attn_stages: Sequence[int] = (2, 3),
-        temporal_downsample_stages: Sequence[int] = (1, 2),
-        in_channels: int = 3,
-        global_pool: Pool = "avg",
+        **settings: Any,
     ) -> None:
         super().__init__(
-            in_channels,
-            base_channels,
-            channel_multipliers,
-            n_res_blocks,
-            latent_dim,
-            attn_stages,
-            temporal_downsample_stages,
-            factorized=True,
-            global_pool=global_pool,
+            base_channels, channel_multipliers, n_res_blocks, latent_dim, attn_stages, **settings
         )
