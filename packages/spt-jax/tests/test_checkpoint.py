@@ -133,7 +133,7 @@ def test_ctrl_c_is_an_interruption_and_the_run_goes_on(tmp_path, small):
     class Stop(spj.Callback):
         def on_boundary(self, trainer, module):
             if trainer.global_step == 2 and trainer.training:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("pressed")
 
     def manager(*callbacks):
         trainer = spj.Trainer(max_epochs=2, callbacks=list(callbacks), progress=False)
@@ -141,7 +141,7 @@ def test_ctrl_c_is_an_interruption_and_the_run_goes_on(tmp_path, small):
         return spj.Manager(trainer, module, small.loaders()[0], cache_dir=tmp_path, run_id="c")
 
     first = manager(Stop())
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="pressed"):
         first()
     assert json.loads((first.run_dir / "sidecar.json").read_text())["status"] == "interrupted"
     again = manager()

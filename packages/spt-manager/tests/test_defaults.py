@@ -95,6 +95,8 @@ def test_a_line_of_progress(capsys):
     bar = LineProgress(every_n_batches=2)
     fit(make_trainer(max_epochs=2, limit_train_batches=5, callbacks=[bar]), Model())
     lines = [line for line in capsys.readouterr().out.splitlines() if "batches/s" in line]
+    rates = [float(re.findall(r"([\d.]+) batches/s", line)[0]) for line in lines]
+    assert min(rates) > 0  # in later epochs too
     heads = [re.sub(r"[\d.]+ batches/s", "N batches/s", line) for line in lines]
     assert [head.split("  ")[:2] for head in heads] == [
         [f"epoch {epoch}", f"batch {done}/5"] for epoch in (1, 2) for done in (2, 4, 5)

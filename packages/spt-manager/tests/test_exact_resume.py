@@ -267,6 +267,24 @@ def test_a_stop_inside_validation(cache, undisturbed, batch):
     assert_same(undisturbed("plain"), outcome(stop_and_go_on("plain", [("validation", batch)])))
 
 
+def stopped_and_continued(module, batch):
+    """A run of the module that stops at a batch and goes on to the end of an undisturbed one."""
+
+    def made(run_id, stop=None):
+        run = start("plain", stop, run_id=run_id)
+        run._given["module"] = module
+        return run
+
+    whole = made("whole")
+    whole()
+    with pytest.raises(Stopped, match="preempted"):
+        made("stopped", SignalAt("train", batch))()
+    again = made("stopped")
+    again()
+    assert_same(outcome(whole), outcome(again))
+    return again
+
+
 class Manual(Model):
     """Steps its optimizer itself, every third batch."""
 
@@ -285,18 +303,7 @@ class Manual(Model):
 
 @pytest.mark.parametrize("batch", [0, 1, 4])
 def test_a_module_that_steps_itself(cache, batch):
-    def made(run_id, stop=None):
-        run = start("plain", stop, run_id=run_id)
-        run._given["module"] = Manual
-        return run
-
-    whole = made("whole")
-    whole()
-    with pytest.raises(Stopped, match="preempted"):
-        made("stopped", SignalAt("train", batch))()
-    again = made("stopped")
-    again()
-    assert_same(outcome(whole), outcome(again))
+    stopped_and_continued(Manual, batch)
 
 
 class Measured(Model):
@@ -325,18 +332,7 @@ class Measured(Model):
 
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_metrics_go_on_in_the_middle_of_an_epoch(cache, batch):
-    def made(run_id, stop=None):
-        run = start("plain", stop, run_id=run_id)
-        run._given["module"] = Measured
-        return run
-
-    whole = made("whole")
-    whole()
-    with pytest.raises(Stopped, match="preempted"):
-        made("stopped", SignalAt("train", batch))()
-    again = made("stopped")
-    again()
-    assert_same(outcome(whole), outcome(again))
+    again = stopped_and_continued(Measured, batch)
     counted = [row["own/rows"] for row in outcome(again)["rows"] if row["own/rows"]]
     assert counted == [f"{BATCHES}.0"] * EPOCHS
 

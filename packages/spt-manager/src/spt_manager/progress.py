@@ -26,7 +26,7 @@ class LineProgress(ProgressBar):
             raise ValueError(f"`every_n_batches` must be >= 1, got {every_n_batches}.")
         self.every_n_batches = every_n_batches
         self.enabled = True
-        self._since = (0.0, 0)
+        self._since: tuple[float, int] | None = None
 
     def disable(self) -> None:
         """Print nothing."""
@@ -37,8 +37,15 @@ class LineProgress(ProgressBar):
         self.enabled = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to measure."""
-        self._since = (time.monotonic(), trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        """Measure anew."""
+        self._since = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The first batch of the epoch, or of a resumed part of it, begins the measurement."""
+        if self._since is None:
+            self._since = (time.monotonic(), batch_idx)
 
     def on_train_batch_end(
         self,
@@ -65,7 +72,7 @@ class LineProgress(ProgressBar):
             done: Batches of this epoch so far.
             total: Batches of this epoch; infinite if unknown.
         """
-        began, before = self._since
+        began, before = self._since or (time.monotonic(), done)
         speed = (done - before) / max(time.monotonic() - began, 1e-9)
         known = f"/{int(total)}" if total != float("inf") else ""
         metrics = self.get_metrics(trainer, pl_module)

@@ -74,7 +74,12 @@ def build_data(seed: int) -> DataModule:
 def build_backbone() -> nn.Module:
     """A ResNet of four basic blocks."""
     return spt.backbone.from_timm(
-        "resnet18", num_classes=0, in_chans=1, layers=(1, 1, 1, 1), channels=(32, 64, 128, WIDTH)
+        "resnet18",
+        num_classes=0,
+        in_chans=1,
+        layers=(1, 1, 1, 1),
+        channels=(32, 64, 128, WIDTH),
+        zero_init_last=False,  # branches that start at zero make the untrained network look bad
     )
 
 
