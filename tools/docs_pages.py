@@ -65,7 +65,10 @@ def benchmarks() -> str:
                 shown |= {"".join(pair) for pair in scripts}
                 text += f"\n## {readme.parent.name}: {section.rstrip()}\n"
     others = sorted({path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - shown)
-    return f"{text}\n## Without figures here\n\n{', '.join(f'`{name}`' for name in others)}: run them.\n"
+    listed = ", ".join(f"`{name}`" for name in others)
+    return (
+        f"{text}\n## What the methods learn\n\n{listed}: on [a page of their own](learning.md).\n"
+    )
 
 
 def methods() -> str:

@@ -200,6 +200,37 @@ def test_a_row_names_the_callbacks_and_losses_that_the_class_has(name):
     assert module.forward.__func__ is getattr(forward, ROWS[name].forward)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_every_argument_is_recorded(name):
+    module = build(name)
+    arguments = list(inspect.signature(type(module)).parameters.values())[1:]  # but the encoder
+    named = {p.name for p in arguments if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    assert named <= set(module.hparams)
+    for argument in arguments:
+        if isinstance(argument.default, float) and argument.name not in SMALL.get(name, {}):
+            assert module.hparams[argument.name] == argument.default
+    assert module.hparams["method"] == ROWS[name].forward
+    assert "optim" not in module.hparams
+
+
+def test_arguments_of_a_subclass_are_recorded_too():
+    class Own(methods.SimCLR):
+        def __init__(self, encoder, margin=0.5, **rest):
+            super().__init__(encoder, temperature=0.3, **rest)
+            self.margin = margin
+
+    module = Own(encoders_of("SimCLR")[0], projector_dims=(8, 4), in_chans=3, hparams={"mine": 1})
+    found = {k: module.hparams[k] for k in ("margin", "temperature", "in_chans", "mine")}
+    assert found == {"margin": 0.5, "temperature": 0.3, "in_chans": 3, "mine": 1}
+    assert module.hparams["projector_dims"] == [8, 4]
+    with pytest.raises(
+        TypeError, match="SimCLR has no argument 'tempreature'. Did you mean 'temperature'"
+    ):
+        methods.SimCLR(encoders_of("SimCLR")[0], tempreature=0.1)
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'tokenizer'"):
+        methods.BEiT()
+
+
 CASES = [(row.method, encoder) for row in CATALOGUE for encoder in encoders_of(row.method)]
 
 

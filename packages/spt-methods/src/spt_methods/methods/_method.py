@@ -10,6 +10,7 @@ from torch import nn
 
 from spt_methods.backbones.encoder import build_encoder, encoder_label, width_of
 from spt_methods.methods._recipe import Recipe
+from spt_methods.methods._recorded import recording, taken
 from spt_methods.module import Forward, Module
 
 
@@ -17,12 +18,12 @@ class Method(Module):
     """A method on an encoder: its forward function, and around it the parts that a subclass adds.
 
     The callbacks of :meth:`method_callbacks` join the Trainer's; if the user has one of the same
-    class there, that one is used instead.
+    class there, that one is used instead. The arguments of a subclass's constructor are recorded as
+    hyper-parameters: its first is the encoder, and ``**common`` go to this class.
 
     Args:
         forward: The method's forward function; its name is recorded as ``method``.
         encoder_name: A timm model, or a module with ``num_features`` that returns ``(N, F)``.
-        settings: What else to record among the hyper-parameters.
         batch_size: Samples per optimizer step (over all ranks and accumulated batches), by which the
             recipe scales its rate; its rate for ``paper.base_batch`` is taken if it is left out.
         low_resolution: Replace a ResNet's stem, for images of about 32 pixels.
@@ -45,12 +46,16 @@ class Method(Module):
 
     paper: ClassVar[Recipe]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = recording(cls.__init__, Method)  # type: ignore[method-assign]
+
     def __init__(
         self,
         forward: Forward,
         encoder_name: str | nn.Module,
         *,
-        settings: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
         low_resolution: bool = False,
         pretrained: bool = False,
@@ -67,7 +72,7 @@ class Method(Module):
         by_paper = isinstance(optim, str) and optim == "paper"
         super().__init__(
             forward=forward,
-            hparams={**recorded, **(settings or {}), **(hparams or {})},
+            hparams={**recorded, **taken(self), **(hparams or {})},
             optim=self.paper.optim(batch_size) if by_paper else optim,
         )
         self.backbone = build_encoder(

@@ -68,7 +68,6 @@ class BarlowTwins(Method):
         super().__init__(
             barlow_twins,
             encoder_name,
-            settings={"projector_dims": list(projector_dims), "lambd": lambd},
             **common,
         )
         self.projector = mlp_head(self.features, projector_dims)

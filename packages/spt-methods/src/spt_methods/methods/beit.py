@@ -143,7 +143,6 @@ class BEiT(Method):
             encoder_name,
             tokens="mask",
             drop_path_rate=drop_path_rate if named else 0.0,
-            settings={"vocab_size": vocab_size, "mask_ratio": mask_ratio},
             **common,
         )
         encoder: Any = self.backbone

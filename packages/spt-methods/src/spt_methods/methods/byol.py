@@ -85,12 +85,6 @@ class BYOL(Method):
         super().__init__(
             byol,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "predictor_dims": list(predictor_dims),
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         projector = mlp_head(self.features, projector_dims, hidden_bias=True)

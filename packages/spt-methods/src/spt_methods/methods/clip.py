@@ -105,13 +105,6 @@ class CLIP(Method):
         super().__init__(
             clip,
             encoder_name,
-            settings={
-                "embed_dim": embed_dim,
-                "temperature": temperature,
-                "max_scale": max_scale,
-                "text_width": text_width,
-                "text_depth": text_depth,
-            },
             **common,
         )
         self.tokenizer: Any = BytePairTokenizer() if tokenizer is None else tokenizer

@@ -155,17 +155,6 @@ class CMAE(Method):
             cmae,
             encoder_name,
             tokens=True,
-            settings={
-                "mask_ratio": mask_ratio,
-                "pixel_shift": pixel_shift,
-                "decoder_embed_dim": decoder_embed_dim,
-                "decoder_depth": decoder_depth,
-                "projector_dim": projector_dim,
-                "temperature": temperature,
-                "contrast_weight": contrast_weight,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         encoder: Any = self.backbone

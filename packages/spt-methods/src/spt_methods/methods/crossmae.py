@@ -105,16 +105,6 @@ class CrossMAE(Method):
             crossmae,
             model_or_model_name,
             tokens=True,
-            settings={
-                "decoder_embed_dim": decoder_embed_dim,
-                "decoder_depth": decoder_depth,
-                "mask_ratio": mask_ratio,
-                "kept_mask_ratio": kept_mask_ratio,
-                "norm_pix_loss": norm_pix_loss,
-                "weight_feature_maps": weight_feature_maps,
-                "use_feature_maps": list(use_feature_maps),
-                "use_input": use_input,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -102,13 +102,6 @@ class Data2Vec(Method):
             encoder_name,
             tokens="mask",
             drop_path_rate=drop_path_rate if named else 0.0,
-            settings={
-                "top_k_blocks": top_k_blocks,
-                "mask_ratio": mask_ratio,
-                "beta": beta,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -123,16 +123,6 @@ class DINO(Method):
             encoder_name,
             crops=True,
             drop_path_rate=drop_path_rate if isinstance(encoder_name, str) else 0.0,
-            settings={
-                "n_prototypes": n_prototypes,
-                "temperature_student": temperature_student,
-                "temperature_teacher": temperature_teacher,
-                "center_momentum": center_momentum,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-                "norm_last_layer": norm_last_layer,
-                "freeze_last_layer_epochs": freeze_last_layer_epochs,
-            },
             **common,
         )
         self.warmup_temperature_teacher = temperature_teacher_warmup

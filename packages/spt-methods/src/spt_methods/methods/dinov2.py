@@ -171,18 +171,6 @@ class DINOv2(Method):
             crops=True,
             tokens="mask",
             drop_path_rate=drop_path_rate if named else 0.0,
-            settings={
-                "n_prototypes": n_prototypes,
-                "separate_heads": separate_heads,
-                "mask_ratio": list(mask_ratio),
-                "mask_probability": mask_probability,
-                "temperature_student": temperature_student,
-                "temperature_teacher": temperature_teacher,
-                "sinkhorn": sinkhorn,
-                "koleo_loss_weight": koleo_loss_weight,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         self.warmup_temperature_teacher = temperature_teacher_warmup

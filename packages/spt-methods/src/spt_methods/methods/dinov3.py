@@ -191,20 +191,6 @@ class DINOv3(Method):
             crops=True,
             tokens="mask",
             drop_path_rate=drop_path_rate if named else 0.0,
-            settings={
-                "n_prototypes": n_prototypes,
-                "n_patch_prototypes": n_patch_prototypes,
-                "mask_ratio": list(mask_ratio),
-                "mask_probability": mask_probability,
-                "rope_rescale": rope_rescale,
-                "temperature_student": temperature_student,
-                "temperature_teacher": temperature_teacher,
-                "koleo_loss_weight": koleo_loss_weight,
-                "gram_loss_weight": gram_loss_weight,
-                "gram_start_step": gram_start_step,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         check_class_token(self.backbone, "DINOv3")

@@ -149,19 +149,6 @@ class iBOT(Method):
             crops=True,
             tokens="mask",
             drop_path_rate=drop_path_rate if isinstance(encoder_name, str) else 0.0,
-            settings={
-                "n_cls_prototypes": n_cls_prototypes,
-                "n_patch_prototypes": n_patch_prototypes,
-                "mask_ratio": list(mask_ratio),
-                "mask_probability": mask_probability,
-                "patch_loss_weight": patch_loss_weight,
-                "temperature_student": temperature_student,
-                "temperature_teacher": temperature_teacher,
-                "temperature_patch_teacher": temperature_patch_teacher,
-                "norm_last_layer": norm_last_layer,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         self.warmup_temperature_teacher = temperature_teacher_warmup

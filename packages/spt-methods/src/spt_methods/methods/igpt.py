@@ -161,12 +161,6 @@ class iGPT(Method):
             igpt,
             encoder_name,
             tokens=True,
-            settings={
-                "head_dim": head_dim,
-                "head_depth": head_depth,
-                "feature_layers": feature_layers,
-                "norm_pix_loss": norm_pix_loss,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -114,16 +114,6 @@ class IJEPA(Method):
             ijepa,
             model_or_model_name,
             tokens=True,
-            settings={
-                "predictor_embed_dim": predictor_embed_dim,
-                "predictor_depth": predictor_depth,
-                "num_targets": num_targets,
-                "target_scale": list(target_scale),
-                "context_scale": list(context_scale),
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-                "embedding_source": embedding_source,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -94,12 +94,6 @@ class LeJEPA(Method):
             encoder_name,
             crops=True,
             drop_path_rate=drop_path_rate if isinstance(encoder_name, str) else 0.0,
-            settings={
-                "n_slices": n_slices,
-                "lamb": lamb,
-                "drop_path_rate": drop_path_rate,
-                "projector_dims": list(projector_dims),
-            },
             **common,
         )
         head = mlp_head(self.features, projector_dims, hidden_bias=True, last_bias=True)

@@ -87,14 +87,6 @@ class MAE(Method):
             mae,
             model_or_model_name,
             tokens=True,
-            settings={
-                "decoder_embed_dim": decoder_embed_dim,
-                "decoder_depth": decoder_depth,
-                "mask_ratio": mask_ratio,
-                "block_size": block_size,
-                "norm_pix_loss": norm_pix_loss,
-                "loss_type": loss_type,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -73,7 +73,6 @@ class MaskFeat(Method):
             maskfeat,
             encoder_name,
             tokens="mask",
-            settings={"mask_ratio": mask_ratio, "n_hog_bins": n_hog_bins, "hog_cell": hog_cell},
             **common,
         )
         encoder: Any = self.backbone

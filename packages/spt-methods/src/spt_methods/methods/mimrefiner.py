@@ -239,14 +239,6 @@ class MIMRefiner(Method):
             pretrained_encoder,
             crops=True,
             tokens=True,
-            settings={
-                "freeze_lower_blocks": freeze_lower_blocks,
-                "num_heads": num_heads,
-                "projector_dims": list(projector_dims),
-                "queue_length": queue_length,
-                "top_k": top_k,
-                "temperature": temperature,
-            },
             **common,
         )
         encoder: Any = self.backbone

@@ -81,13 +81,6 @@ class MoCov2(Method):
         super().__init__(
             mocov2,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "queue_length": queue_length,
-                "temperature": temperature,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         head = mlp_head(self.features, projector_dims, norm=False, last_bias=True)

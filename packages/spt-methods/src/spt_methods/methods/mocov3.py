@@ -84,14 +84,6 @@ class MoCov3(Method):
         super().__init__(
             mocov3,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "predictor_hidden_dim": predictor_hidden_dim,
-                "temperature": temperature,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-                "frozen_patches": frozen_patches,
-            },
             **common,
         )
         transformer = isinstance(self.backbone, VisionTransformer)

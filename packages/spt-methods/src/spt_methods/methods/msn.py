@@ -124,15 +124,6 @@ class MSN(Method):
             encoder_name,
             crops=True,
             tokens=True,
-            settings={
-                "n_prototypes": n_prototypes,
-                "mask_ratio": mask_ratio,
-                "temperature_student": temperature_student,
-                "temperature_teacher": temperature_teacher,
-                "me_max_weight": me_max_weight,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         head = msn_head(self.features, projector_hidden_dim, projector_dim)

@@ -78,15 +78,16 @@ class NEPA(Method):
         layer_scale_init: float = 1e-5,
         **common: Any,
     ) -> None:
-        settings: dict[str, Any] = {
-            "qk_norm": qk_norm,
-            "swiglu": swiglu,
-            "layer_scale_init": layer_scale_init,
-        }
         encoder = encoder_name
         if isinstance(encoder_name, str) and encoder_name in SIZES:
-            encoder = _own_encoder(encoder_name, common, **settings)
-        super().__init__(nepa, encoder, tokens=True, settings=settings, **common)
+            encoder = _own_encoder(
+                encoder_name,
+                common,
+                qk_norm=qk_norm,
+                swiglu=swiglu,
+                layer_scale_init=layer_scale_init,
+            )
+        super().__init__(nepa, encoder, tokens=True, **common)
         given: Any = self.backbone
         self.backbone = CausalViT(given.vit)
         self.backbone.rope = given.rope

@@ -71,12 +71,6 @@ class NNCLR(Method):
         super().__init__(
             nnclr,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "predictor_hidden_dim": predictor_hidden_dim,
-                "queue_length": queue_length,
-                "temperature": temperature,
-            },
             **common,
         )
         width = projector_dims[-1]

@@ -147,14 +147,6 @@ class PIRL(Method):
             pirl,
             encoder_name,
             crops=True,
-            settings={
-                "num_samples": num_samples,
-                "projector_dim": projector_dim,
-                "num_negatives": num_negatives,
-                "temperature": temperature,
-                "lambda_pirl": lambda_pirl,
-                "jigsaw_grid": jigsaw_grid,
-            },
             **common,
         )
         self.projector = nn.Linear(self.features, projector_dim)

@@ -109,11 +109,6 @@ class SALT(Method):
             salt,
             encoder,
             tokens=not isinstance(encoder, VideoViT),
-            settings={
-                "teacher": type(teacher).__name__,
-                "predictor_embed_dim": predictor_embed_dim,
-                "predictor_depth": predictor_depth,
-            },
             **common,
         )
         student: Any = self.backbone

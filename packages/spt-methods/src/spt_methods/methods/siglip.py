@@ -102,12 +102,6 @@ class SigLIP(Method):
         super().__init__(
             siglip,
             encoder_name,
-            settings={
-                "init_scale": init_scale,
-                "init_bias": init_bias,
-                "text_width": text_width,
-                "text_depth": text_depth,
-            },
             **common,
         )
         self.tokenizer: Any = (

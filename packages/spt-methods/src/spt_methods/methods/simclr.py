@@ -64,7 +64,6 @@ class SimCLR(Method):
         super().__init__(
             simclr,
             encoder_name,
-            settings={"projector_dims": list(projector_dims), "temperature": temperature},
             **common,
         )
         self.projector = projection_head(self.features, projector_dims)

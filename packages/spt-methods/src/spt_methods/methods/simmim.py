@@ -98,7 +98,6 @@ class SimMIM(Method):
             simmim,
             encoder_name,
             tokens="mask",
-            settings={"mask_ratio": mask_ratio, "mask_size": mask_size},
             **common,
         )
         encoder: Any = self.backbone

@@ -96,10 +96,6 @@ class SimSiam(Method):
         super().__init__(
             simsiam,
             encoder_name,
-            settings={
-                "projector_dim": projector_dim,
-                "predictor_hidden_dim": predictor_hidden_dim,
-            },
             **common,
         )
         self.projector = mlp_head(self.features, [projector_dim] * 3, last_norm="no_affine")

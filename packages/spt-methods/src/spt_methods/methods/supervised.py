@@ -86,13 +86,6 @@ class DeiT(Method):
             supervised,
             encoder_name,
             drop_path_rate=drop_path_rate if isinstance(encoder_name, str) else 0.0,
-            settings={
-                "num_classes": num_classes,
-                "mixup_alpha": mixup_alpha,
-                "cutmix_alpha": cutmix_alpha,
-                "mix_prob": mix_prob,
-                "label_smoothing": label_smoothing,
-            },
             **common,
         )
         self.classifier = nn.Linear(self.features, num_classes)

@@ -163,14 +163,6 @@ class SwAV(Method):
             swav,
             encoder_name,
             crops=dynamic_img_size,
-            settings={
-                "projector_dims": list(projector_dims),
-                "n_prototypes": n_prototypes,
-                "temperature": temperature,
-                "epsilon": epsilon,
-                "queue_length": queue_length,
-                "freeze_prototypes_steps": freeze_prototypes_steps,
-            },
             **common,
         )
         width = projector_dims[-1]

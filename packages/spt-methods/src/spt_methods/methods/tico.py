@@ -76,13 +76,6 @@ class TiCO(Method):
         super().__init__(
             tico,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "beta": beta,
-                "rho": rho,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         decays = (ema_decay_start, ema_decay_end)

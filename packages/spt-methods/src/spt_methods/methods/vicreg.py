@@ -69,12 +69,6 @@ class VICReg(Method):
         super().__init__(
             vicreg,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "sim_coeff": sim_coeff,
-                "std_coeff": std_coeff,
-                "cov_coeff": cov_coeff,
-            },
             **common,
         )
         self.projector = mlp_head(self.features, projector_dims, hidden_bias=True)

@@ -141,15 +141,6 @@ class VICRegL(Method):
             vicregl,
             encoder_name,
             crops=True,
-            settings={
-                "projector_dims": list(projector_dims),
-                "map_dims": list(map_dims),
-                "sim_coeff": sim_coeff,
-                "std_coeff": std_coeff,
-                "cov_coeff": cov_coeff,
-                "alpha": alpha,
-                "num_matches": list(num_matches),
-            },
             **common,
         )
         self.projector = mlp_head(self.features, projector_dims, hidden_bias=True)

@@ -100,14 +100,6 @@ class VJEPA(Method):
         super().__init__(
             vjepa,
             encoder,
-            settings={
-                "num_frames": num_frames,
-                "tubelet_size": tubelet_size,
-                "predictor_embed_dim": predictor_embed_dim,
-                "predictor_depth": predictor_depth,
-                "ema_decay_start": ema_decay_start,
-                "ema_decay_end": ema_decay_end,
-            },
             **common,
         )
         heads = predictor_num_heads or encoder.num_heads

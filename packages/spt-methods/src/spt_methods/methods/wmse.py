@@ -71,12 +71,6 @@ class WMSE(Method):
         super().__init__(
             wmse,
             encoder_name,
-            settings={
-                "projector_dims": list(projector_dims),
-                "eps": eps,
-                "w_size": w_size,
-                "w_iter": w_iter,
-            },
             **common,
         )
         self.projector = mlp_head(self.features, projector_dims, hidden_bias=True, last_bias=True)
