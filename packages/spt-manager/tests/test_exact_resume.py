@@ -267,6 +267,16 @@ def test_a_stop_inside_validation(cache, undisturbed, batch):
     assert_same(undisturbed("plain"), outcome(stop_and_go_on("plain", [("validation", batch)])))
 
 
+@pytest.mark.parametrize("kind", list(LOADERS))
+def test_a_finished_run_that_is_started_again_stands_where_it_ended(cache, kind):
+    """As after a kill between the last save and the end of the process."""
+    first = start(kind, run_id="same")
+    first()
+    again = start(kind, run_id="same")
+    again()
+    assert_same(outcome(first), outcome(again))
+
+
 def stopped_and_continued(module, batch):
     """A run of the module that stops at a batch and goes on to the end of an undisturbed one."""
 

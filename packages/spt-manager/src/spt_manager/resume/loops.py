@@ -93,6 +93,7 @@ class ExactFitLoop(_FitLoop):
     state: ExactState
     reached: Reached
     standing: Standing | None = None
+    _began = False
     _resumed_rng: dict[str, Any] | None = None
     _started_rng: dict[str, Any] | None = None
     _resumed_generators: Sequence[Tensor] = ()
@@ -100,8 +101,11 @@ class ExactFitLoop(_FitLoop):
 
     def run(self) -> None:
         """Run; what was loaded holds for this run alone."""
+        self._began = False
         try:
             super().run()
+            if not self._began:  # the run was over: it shall stand where it had come to
+                self.state.put_back(self.trainer)
         finally:
             self.standing = self._resumed_rng = self._started_rng = None
 
@@ -177,6 +181,7 @@ class ExactFitLoop(_FitLoop):
 
     def on_run_start(self) -> None:
         """Call the hooks; a run that resumes between epochs has its random state again after them."""
+        self._began = True
         super().on_run_start()
         if self.standing == "epoch":
             self.state.put_back(self.trainer)
