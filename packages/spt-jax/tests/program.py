@@ -53,16 +53,17 @@ def build():
 
 
 def loaders(options):
-    data = small.arrays(40)
+    data = small.arrays(64)
     if "process" in options:  # each process loads its half of every batch
         start = 8 * int(options["process"])
-        rows = np.concatenate([np.arange(i, i + 8) for i in range(start, 32, 16)])
+        rows = np.concatenate([np.arange(i, i + 8) for i in range(start, 64, 16)])
         data = {name: value[rows] for name, value in data.items()}
         return spj.ArrayLoader(data, 8), spj.ArrayLoader(data, 8)
     if "devices" in options:
-        data = {name: value[:32] for name, value in data.items()}
         return spj.ArrayLoader(data, 16), spj.ArrayLoader(data, 16)
-    return spj.ArrayLoader(data, 16, shuffle=True), spj.ArrayLoader(small.arrays(22, seed=1), 16)
+    return spj.ArrayLoader(small.arrays(40), 16, shuffle=True), spj.ArrayLoader(
+        small.arrays(22, seed=1), 16
+    )
 
 
 def train(cache_dir, **options):

@@ -189,6 +189,7 @@ class Recorder(Callback):
         self.signals = signals
         self.metrics = manager.ckpt_path.parent / "metrics.csv"
         self.checkpoints = Checkpoints(manager.ckpt_path, manager.keep)
+        self._evaluated = 0
 
     def restore(self, state: State) -> tuple[State, dict[str, Any]] | None:
         """The newest checkpoint; rows that were logged after it are cut off."""
@@ -210,12 +211,12 @@ class Recorder(Callback):
             self.save(trainer)
 
     def _asked(self, trainer: Any) -> bool:
-        """Whether any process was asked; with several, they agree at the steps that log."""
+        """Whether any process was asked; several agree every ``log_every_n_steps`` batches."""
         if jax.process_count() == 1:
             return self.signals.requested
-        if not trainer.training or trainer.global_step % trainer.log_every_n_steps:
-            return False
-        return any_process(self.signals.requested)
+        self._evaluated += not trainer.training
+        count = trainer.global_step if trainer.training else self._evaluated
+        return count % trainer.log_every_n_steps == 0 and any_process(self.signals.requested)
 
     def on_validation_stopped(self, trainer: Any) -> None:
         """The run was stopped inside a validation: save what was before it."""
