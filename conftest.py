@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -22,3 +23,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Trainers and modules refer to each other in circles; let their collection not wait.
+
+    Python postpones it until a quarter of all objects is new, and what was imported is millions of
+    them, which are set aside here.
+    """
+    gc.collect()
+    gc.freeze()

@@ -124,6 +124,14 @@ def same(a, b):
     return all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in pairs)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """What a file compiled takes gigabytes in the end; the next one finds it on the disk."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture(scope="session")
 def small():
     """The helpers of this file."""
