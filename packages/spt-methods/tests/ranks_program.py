@@ -193,17 +193,20 @@ class Count(pl.Callback):
 
 
 def regress(self, batch, stage):
-    out = self.head(torch.tanh(self.backbone(batch["x"])))
+    out = self.head(torch.tanh(self.backbone(batch["x"]))) * self.scale
     return {"loss": (out.sum(1) - 1).square().mean()}
 
 
 def train(folder, several, batch_size, **kwargs):
     torch.manual_seed(0)
-    sgd = {"optimizer": {"type": "SGD", "lr": 0.1}, "scheduler": None}
+    sgd = {"optimizer": {"type": "SGD", "lr": 0.1}, "scheduler": None, "gradient_clip_val": 0.5}
     optim = {**sgd, "frequency": 2}
     if several:
         optim = {"a": {**optim, "modules": "backbone"}, "b": {**sgd, "frequency": 4}}
-    module = Module(forward=regress, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), optim=optim)
+    module = Module(
+        forward=regress, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), optim=optim,
+        scale=nn.Parameter(torch.ones(())),  # under FSDP2 it stays whole
+    )  # fmt: skip
     rows = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     count = Count()
     trainer = pl.Trainer(

@@ -370,5 +370,7 @@ def test_the_encoder_exports(name):
 def test_an_encoder_as_a_module_cannot_take_settings_of_named_ones():
     encoder = nn.Flatten()
     encoder.num_features = 3
-    with pytest.raises(ValueError, match="are for encoders given by name; got the module Flatten"):
-        methods.SimCLR(encoder, pretrained=True)
+    for setting in ({"pretrained": True}, {"in_chans": 1}, {"image_size": 64}):
+        name = next(iter(setting))
+        with pytest.raises(ValueError, match=rf"came with the module Flatten.*\['{name}'\]"):
+            methods.SimCLR(encoder, **setting)

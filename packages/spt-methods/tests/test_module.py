@@ -5,7 +5,9 @@ import functools
 import lightning as pl
 import pytest
 import torch
+from spt_callbacks import TeacherStudentCallback
 from spt_methods import MissingLossError, Module
+from spt_methods.backbones import TeacherStudentWrapper
 from spt_optim import LARS
 from torch import nn
 from torch.utils.data import DataLoader
@@ -21,6 +23,17 @@ def regress(self, batch, stage):
 
 def make(forward=regress, **kwargs):
     return Module(forward=forward, backbone=nn.Linear(4, 2), **kwargs)
+
+
+def both(self, batch, stage):
+    return {"loss": self.head(self.backbone(batch["x"])).square().mean()}
+
+
+def of_the_student(self, batch, stage):
+    return {"loss": (self.backbone.forward_student(batch["x"]) - 1).square().mean()}
+
+
+SGD = {"type": "SGD", "lr": 1.0}
 
 
 def loader(n=12, batch_size=2):
@@ -79,6 +92,76 @@ def test_the_horizon_counts_the_schedulers_own_steps(tmp_path, interval, accumul
     trainer = fit(make(optim=optim), tmp_path, accumulate_grad_batches=accumulate)
     assert trainer.lr_scheduler_configs[0].scheduler.T_max == horizon
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Rows without a known number."""
+
+    def __iter__(self):
+        rows = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+        yield from ({"x": row} for row in rows)
+
+
+@pytest.mark.parametrize(("interval", "horizon"), [("step", 5), ("epoch", 4)])
+def test_the_horizon_over_a_stream_is_what_the_trainer_says(tmp_path, interval, horizon):
+    optim = {"optimizer": SGD, "scheduler": "CosineAnnealingLR", "interval": interval}
+    stream = DataLoader(Stream(), batch_size=2)
+    trainer = fit(make(optim=optim), tmp_path, stream, max_steps=5, max_epochs=4)
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == horizon
+
+
+def test_the_horizon_of_a_second_optimizer_over_a_stream(tmp_path):
+    each = {"optimizer": SGD, "scheduler": "CosineAnnealingLR"}
+    parts = {"a": {"modules": "backbone", **each}, "b": {"modules": "head", "frequency": 2, **each}}
+    module = make(optim=parts, head=nn.Linear(2, 2), forward=both)
+    trainer = fit(module, tmp_path, DataLoader(Stream(), batch_size=2), max_steps=6, max_epochs=-1)
+    assert trainer.global_step == 6
+    assert [scheduler.T_max for scheduler in module.lr_schedulers()] == [6, 3]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_module_trains_as_itself(tmp_path):
+    ends = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        module = make(optim={"optimizer": SGD, "scheduler": None})
+        whole = torch.compile(module, backend="eager") if compiled else module
+        fit(whole, tmp_path)
+        ends.append(module.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value)
+
+
+def test_what_callbacks_see_after_a_step_has_no_graph(tmp_path):
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            assert not outputs["embedding"].requires_grad
+            assert not outputs["parts"][0].requires_grad
+
+    def parts(self, batch, stage):
+        state = regress(self, batch, stage)
+        return {**state, "parts": [state["embedding"] * 2]}
+
+    fit(make(forward=parts), tmp_path, callbacks=[Look()])
+
+
+def test_a_teacher_moves_in_a_bare_trainer(tmp_path):
+    """Without a word of the user's; a callback of theirs, a subclass too, is not doubled."""
+
+    class Own(TeacherStudentCallback):
+        pass
+
+    moved = []
+    for callbacks in ([], [Own()]):
+        torch.manual_seed(0)
+        backbone = TeacherStudentWrapper(nn.Linear(4, 2), base_ema_coefficient=0.5)
+        module = Module(forward=of_the_student, backbone=backbone, optim="SGD")
+        before = backbone.teacher.weight.clone()
+        trainer = fit(module, tmp_path, callbacks=callbacks)
+        moved.append(backbone.teacher.weight - before)
+        assert sum(isinstance(c, TeacherStudentCallback) for c in trainer.callbacks) == 1
+    assert moved[0].abs().sum() > 0
+    assert torch.equal(*moved)
 
 
 def test_a_plateau_follows_its_metric(tmp_path):

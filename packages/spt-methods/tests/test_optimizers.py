@@ -67,7 +67,16 @@ def test_two_optimizers_of_equal_settings_are_one(tmp_path):
     trainer = fit(one, tmp_path)
     assert fit(several, tmp_path).global_step == trainer.global_step == 12
     close(one, several)
-    assert several.automatic_optimization is False
+    assert len(trainer.optimizers) == 1
+    assert len(several.optimizers()) == 2
+
+
+def test_a_module_of_several_optimizers_is_fitted_again(tmp_path):
+    """Lightning refuses a Trainer's accumulation and clipping beside manual optimisation."""
+    module = make(two())
+    for _ in range(2):
+        trainer = fit(module, tmp_path, accumulate_grad_batches=2, gradient_clip_val=1.0)
+        assert trainer.global_step == 6
 
 
 @pytest.mark.parametrize("optim", [CONSTANT, two()], ids=["one", "several"])
@@ -397,6 +406,16 @@ def test_wrong_grammar_is_named_at_once(optim, kind, message):
 def test_a_value_that_the_optimizer_lacks_is_named(tmp_path):
     optim = {**CONSTANT, "schedules": {"eta": (0.0, 1.0)}}
     with pytest.raises(ValueError, match="SGD has no 'eta' to schedule; it has"):
+        fit(make(optim), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key"),
+    [("SGD", "momentum"), ({"type": "AdamW", "weight_decay": 0.0}, "weight_decay")],
+)
+def test_a_schedule_of_what_is_off_everywhere_is_refused(tmp_path, optimizer, key):
+    optim = {"optimizer": optimizer, "scheduler": None, "schedules": {key: (0.1, 0.9)}}
+    with pytest.raises(ValueError, match=f"'{key}' has a schedule, but is 0 in every group of"):
         fit(make(optim), tmp_path)
 
 

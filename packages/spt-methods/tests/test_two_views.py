@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from spt_methods import methods
+from spt_methods import backbones, methods
 from spt_methods.backbones import TeacherStudentWrapper
 from torch import nn
 from torch.nn import functional as F
@@ -234,6 +234,10 @@ def test_mocov3_freezes_a_transformers_patches_and_fixes_its_positions():
     assert not module.predictor[-1].affine
     free = methods.MoCov3("vit_tiny_patch16_224", image_size=32, frozen_patches=False)
     assert all(p.requires_grad for p in free.backbone.student.parameters())
+    before = copy.deepcopy(vit.state_dict())  # as if trained: a given encoder stays as it is
+    given = methods.MoCov3(vit.requires_grad_(True), projector_dims=(8, 4)).backbone.student
+    assert all(p.requires_grad for p in given.parameters())
+    assert all(torch.equal(before[name], value) for name, value in given.state_dict().items())
     assert isinstance(build("MoCov3").predictor[-1], nn.Linear)
 
 
@@ -385,6 +389,29 @@ def test_every_family_gives_its_tokens():
             torch.testing.assert_close(tokens_of(ViTTokens(model), images).patches, out.patches)
     with pytest.raises(TypeError, match="Encoder does not give its tokens"):
         tokens_of(Encoder(), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "shape", "prefix"),
+    [
+        ("resnet18", {}, (2, 4, 512), 0),
+        ("convnext_tiny", {}, (2, 4, 768), 0),
+        ("swin_t", {}, (2, 4, 768), 0),
+        ("vit_b_32", {"image_size": 64}, (2, 4, 768), 1),
+    ],
+)
+def test_torchvisions_families_give_their_tokens_too(name, kwargs, shape, prefix):
+    images = torch.rand(2, 3, 64, 64)
+    model = backbones.from_torchvision(name, **kwargs).eval()
+    out = backbones.tokens_of(model, images)
+    torch.testing.assert_close(out.embedding, model(images))
+    assert out.patches.shape == shape
+    assert out.prefix.shape == (2, prefix, shape[2])
+    assert out.grid_size == (2, 2)
+    if name == "resnet18":
+        torch.testing.assert_close(out.patches.mean(1), out.embedding)
+    if prefix:
+        torch.testing.assert_close(out.prefix[:, 0], out.embedding)
 
 
 def test_simsiams_predictor_keeps_its_rate(tmp_path):

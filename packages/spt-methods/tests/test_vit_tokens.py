@@ -42,6 +42,15 @@ def test_whole_images_give_timms_tokens_and_embedding(name):
     assert out.embedding.shape == (2, encoder.num_features)
 
 
+def test_a_hybrids_patches_are_as_large_as_its_stem_makes_them():
+    model = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=0, img_size=64, in_chans=1)
+    encoder, images = ViTTokens(model.eval()), torch.randn(2, 1, 64, 64)
+    out = encoder(images)
+    torch.testing.assert_close(out.embedding, model(images))
+    assert out.grid_size == encoder.default_grid == (2, 2)
+    assert (encoder.patch_size, encoder.in_chans) == ((32, 32), 1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_kept_patches_alone_and_masked_ones(name):
     model, size = build(name)

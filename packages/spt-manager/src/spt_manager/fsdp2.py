@@ -35,6 +35,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         **kwargs: Further arguments of Lightning's ``ModelParallelStrategy``.
     """
 
+    averages_whole_parameters = True
+
     def __init__(
         self,
         parallelize: Parallelize,

@@ -5,22 +5,26 @@ from __future__ import annotations
 import functools
 import importlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as pl
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.memory import recursive_detach
 from loguru import logger
 from spt_augment import apply_gpu_transform, reject_module_gpu_transform
+from spt_callbacks import TeacherStudentCallback
+from spt_callbacks.training.teacher_student import find_teachers
 from spt_losses.accumulation import flush_accumulated, set_accumulation
 from torch import Tensor
 from torch.optim import Optimizer
 
 from spt_methods.optim import Entry, configure, horizon, normalise_optim
 from spt_methods.optim.manual import Steppers
-from spt_methods.optim.values import clip, write_values
-from spt_methods.parallel import shard_children
+from spt_methods.optim.values import clip, scale, write_values
+from spt_methods.parallel import average_whole_parameters, shard_children
 from spt_methods.views import Stage, State, rows_in
 
 Forward = Callable[[Any, Any, Stage], State]
@@ -133,7 +137,9 @@ class Module(pl.LightningModule):
         self._log_loss(state, "fit", batch)
         if self._steppers is not None:
             self._steppers.run(loss, batch_idx, last=self.trainer.is_last_batch)
-        return state
+            loss = loss.detach()
+        detached: State = recursive_detach(state)  # callbacks read it after the step
+        return {**detached, "loss": loss}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> State:
         """The forward function's dict; its loss is logged if it has one."""
@@ -226,8 +232,24 @@ class Module(pl.LightningModule):
     def configure_model(self) -> None:
         """Shard under FSDP2."""
         trainer = self._trainer
-        if trainer is not None and isinstance(trainer.strategy, ModelParallelStrategy):
-            (self.parallelize_fn or shard_children)(self, self.device_mesh)
+        if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
+            return
+        (self.parallelize_fn or shard_children)(self, self.device_mesh)
+        if not getattr(trainer.strategy, "averages_whole_parameters", False):
+            average_whole_parameters(self, self.device_mesh)
+
+    def method_callbacks(self) -> list[pl.Callback]:
+        """The callbacks that belong to the module: its teachers' update, if it has any."""
+        return [TeacherStudentCallback()] if find_teachers(self) else []
+
+    def configure_callbacks(self) -> Sequence[pl.Callback]:
+        """The module's callbacks, but for kinds that the user gave."""
+        trainer: Any = self.trainer
+        if trainer.state.fn == TrainerFn.FITTING:
+            # before Lightning checks it: manual optimisation of an earlier `fit` is decided anew
+            self.automatic_optimization = True
+        own = self.method_callbacks()
+        return [c for c in own if not any(isinstance(g, type(c)) for g in trainer.callbacks)]
 
     def configure_optimizers(self) -> Any:
         """The optimizers over the trainable parameters, and their schedules."""
@@ -311,7 +333,7 @@ class Module(pl.LightningModule):
         if count < full:
             parameters = (p for group in optimizer.param_groups for p in group["params"])
             grads = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(grads, full / count)
+            scale(grads, full / count)
 
     def on_train_epoch_end(self) -> None:
         """With several optimizers: the schedulers that count epochs."""

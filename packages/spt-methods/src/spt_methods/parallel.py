@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 
 def shard_children(module: nn.Module, device_mesh: Any) -> None:
     """Shard each child that has parameters by itself, over the mesh's data-parallel axis.
 
     Args:
-        module: The LightningModule; its own direct parameters stay whole.
+        module: The LightningModule; its own direct parameters stay whole, see
+            :func:`average_whole_parameters`.
         device_mesh: Lightning's mesh, with the axis ``data_parallel``.
     """
     from torch.distributed.fsdp import fully_shard
@@ -20,3 +22,22 @@ def shard_children(module: nn.Module, device_mesh: Any) -> None:
     for child in module.children():
         if any(True for _ in child.parameters()):
             fully_shard(child, mesh=mesh)
+
+
+def average_whole_parameters(module: nn.Module, device_mesh: Any) -> None:
+    """Give each trainable parameter that is not sharded the mean of the ranks' gradients.
+
+    Args:
+        module: Whose parameters.
+        device_mesh: Lightning's mesh, with the axis ``data_parallel``.
+    """
+    group = device_mesh["data_parallel"].get_group()
+
+    def average(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        dist.all_reduce(parameter.grad, group=group)
+        parameter.grad /= dist.get_world_size(group)
+
+    for parameter in module.parameters():
+        if parameter.requires_grad and not hasattr(parameter, "to_local"):
+            parameter.register_post_accumulate_grad_hook(average)

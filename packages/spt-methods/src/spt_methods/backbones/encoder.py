@@ -50,11 +50,20 @@ def build_encoder(
         given.update({"dynamic_img_size": True} if crops and is_resizable(encoder) else {})
         if tokens:
             return ViTTokens(encoder, mask_token=tokens == "mask", **given)
-        return from_timm(encoder, low_resolution=low_resolution, num_classes=0, **given)
-    if low_resolution or pretrained or drop_path_rate or settings:
+        return from_timm(encoder, low_resolution=low_resolution, **given)
+    named_only = {
+        "low_resolution": low_resolution,
+        "pretrained": pretrained,
+        "in_chans": in_chans != 3,
+        "image_size": image_size is not None,
+        "drop_path_rate": drop_path_rate,
+        **dict.fromkeys(settings, True),
+    }
+    if any(named_only.values()):
         raise ValueError(
-            "`low_resolution`, `pretrained`, `drop_path_rate` and `encoder_kwargs` are for encoders "
-            f"given by name; got the module {type(encoder).__name__}, which has its own."
+            f"Settings of encoders given by name came with the module {type(encoder).__name__}, "
+            f"which has its own: {[name for name, given in named_only.items() if given]}. Make the "
+            "module with them."
         )
     if tokens and not isinstance(encoder, ViTTokens):
         encoder = ViTTokens(encoder, mask_token=tokens == "mask")

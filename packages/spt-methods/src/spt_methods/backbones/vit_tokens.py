@@ -91,7 +91,7 @@ class ViTTokens(nn.Module):
     @property
     def patch_size(self) -> Grid:
         """Height and width of a patch."""
-        height, width = self.vit.patch_embed.patch_size
+        height, width = self.vit.patch_embed.feat_ratio(as_scalar=False)  # a hybrid's stem counts
         return int(height), int(width)
 
     @property
@@ -109,7 +109,8 @@ class ViTTokens(nn.Module):
     @property
     def in_chans(self) -> int:
         """Channels of the images."""
-        return int(self.vit.patch_embed.proj.in_channels)
+        parts = self.vit.patch_embed.modules()  # a hybrid's stem comes before its projection
+        return next(part.in_channels for part in parts if isinstance(part, nn.Conv2d))
 
     @property
     def default_grid(self) -> Grid:
@@ -296,7 +297,7 @@ def _transformer(
     model: str | nn.Module, pretrained: bool, settings: dict[str, Any]
 ) -> VisionTransformer | Eva | Beit:
     if isinstance(model, str):
-        built = from_timm(model, num_classes=0, pretrained=pretrained, **settings)
+        built = from_timm(model, pretrained=pretrained, **settings)
     elif settings or pretrained:
         raise ValueError(
             f"{sorted(settings) or ['pretrained']} are for models given by name; got the module "

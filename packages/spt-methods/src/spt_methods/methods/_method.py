@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import lightning as pl
 from torch import nn
 
 from spt_methods.backbones.encoder import build_encoder, encoder_label, width_of
@@ -87,12 +86,3 @@ class Method(Module):
             **(encoder_kwargs or {}),
         )
         self.features = width_of(self.backbone)
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The callbacks that belong to the method."""
-        return []
-
-    def configure_callbacks(self) -> Sequence[pl.Callback]:
-        """The method's callbacks, but for those that the user gave."""
-        given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        return [callback for callback in self.method_callbacks() if type(callback) not in given]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as pl
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import BYOLLoss
 from torch import nn
 
@@ -93,7 +91,3 @@ class BYOL(Method):
         self.projector = momentum_pair(projector, *decays)
         self.predictor = mlp_head(projector_dims[-1], predictor_dims, hidden_bias=True)
         self.byol_loss = BYOLLoss()
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import CMAEContrastLoss, MAELoss
 from torch import Tensor, nn
 
@@ -189,7 +187,3 @@ class CMAE(Method):
         self.mae_loss = MAELoss(side, patch_normalize=norm_pix_loss)
         self.cmae_loss = CMAEContrastLoss(temperature)
         self.contrast_weight = contrast_weight
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import Data2VecLoss, data2vec_targets
 from torch import nn
 
@@ -117,7 +115,3 @@ class Data2Vec(Method):
             encoder, True, ema_decay_start, ema_decay_end, schedule="linear"
         )
         self.data2vec_loss = Data2VecLoss(beta)
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

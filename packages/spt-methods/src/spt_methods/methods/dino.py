@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import DINOv1Loss
 from torch import nn
 
@@ -145,6 +144,6 @@ class DINO(Method):
         """The teacher's update, and the frozen start of the prototypes."""
         layers = ("projector.student.last_layer",)
         return [
-            TeacherStudentCallback(),
+            *super().method_callbacks(),
             FrozenPrototypes(layers, epochs=self.freeze_last_layer_epochs),
         ]

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import DINOv2Loss
 from torch import Tensor, nn
 
@@ -209,6 +208,6 @@ class DINOv2(Method):
         heads = [name for name in ("projector", "patch_projector") if hasattr(self, name)]
         layers = tuple(f"{name}.student.last_layer" for name in heads)
         return [
-            TeacherStudentCallback(),
+            *super().method_callbacks(),
             FrozenPrototypes(layers, epochs=self.freeze_last_layer_epochs),
         ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback, ema_update
+from spt_callbacks import ema_update
 from spt_losses import DINOv2Loss, GramLoss
 from timm.models.eva import Eva
 from torch import Tensor, nn
@@ -234,7 +234,7 @@ class DINOv3(Method):
         """The teacher's update, the frozen start of the prototypes, and the Gram teacher's update."""
         layers = ("projector.student.last_layer", "patch_projector.student.last_layer")
         callbacks: list[pl.Callback] = [
-            TeacherStudentCallback(),
+            *super().method_callbacks(),
             FrozenPrototypes(layers, epochs=self.freeze_last_layer_epochs),
         ]
         start, every, updates = self.gram_schedule

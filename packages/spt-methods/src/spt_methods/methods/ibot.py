@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import DINOv1Loss, iBOTPatchLoss
 from torch import nn
 
@@ -179,6 +178,6 @@ class iBOT(Method):
         if self.projector.student.patch_layer is not None:
             layers.append("projector.student.patch_layer")
         return [
-            TeacherStudentCallback(),
+            *super().method_callbacks(),
             FrozenPrototypes(tuple(layers), epochs=self.freeze_last_layer_epochs),
         ]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as pl
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import IJEPALoss, ijepa_targets
 from torch import nn
 
@@ -132,7 +130,3 @@ class IJEPA(Method):
         )
         self.embedding_source = embedding_source
         self.ijepa_loss = IJEPALoss()
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as pl
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import MoCoLoss
 from torch import nn
 
@@ -89,7 +87,3 @@ class MoCov2(Method):
         self.projector = momentum_pair(head, *decays)
         self.shuffle = BatchShuffle()
         self.moco_loss = MoCoLoss(queue_length, projector_dims[-1], temperature)
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import MoCoV3Loss
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -56,7 +54,8 @@ class MoCov3(Method):
         ema_decay_start: m at the first step.
         ema_decay_end: m at the last step.
         frozen_patches: Keep a ViT's patch projection at its random start, with fixed 2-D sine
-            positions, as the paper does for stability; other encoders are left alone.
+            positions, as the paper does for stability; by default of an encoder given by name without
+            ``pretrained``. Other encoders are left alone.
         **common: Encoder and recipe settings of :class:`Method`: ``batch_size``, ``image_size``,
             ``low_resolution``, ``in_chans``, ``optim`` and others.
             The recipe is AdamW at 1.5e-4 for a batch of 256, decay 0.1.
@@ -78,7 +77,7 @@ class MoCov3(Method):
         temperature: float = 0.2,
         ema_decay_start: float = 0.99,
         ema_decay_end: float = 1.0,
-        frozen_patches: bool = True,
+        frozen_patches: bool | None = None,
         **common: Any,
     ) -> None:
         super().__init__(
@@ -87,7 +86,9 @@ class MoCov3(Method):
             **common,
         )
         transformer = isinstance(self.backbone, VisionTransformer)
-        if transformer and frozen_patches and not common.get("pretrained"):
+        if frozen_patches is None:
+            frozen_patches = isinstance(encoder_name, str) and not common.get("pretrained")
+        if transformer and frozen_patches:
             freeze_patches(self.backbone)
         projector = mlp_head(self.features, projector_dims, last_norm="no_affine")
         self.predictor = mlp_head(
@@ -99,10 +100,6 @@ class MoCov3(Method):
         self.backbone = momentum_pair(self.backbone, *decays)
         self.projector = momentum_pair(projector, *decays)
         self.mocov3_loss = MoCoV3Loss(temperature)
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]
 
 
 @torch.no_grad()

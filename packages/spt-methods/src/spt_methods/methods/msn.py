@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as pl
 import torch
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import MSNLoss
 from torch import Tensor, nn
 
@@ -150,7 +148,3 @@ class MSN(Method):
         kept = masking(images.new_empty(len(images), rows * columns, 0), rows, columns)
         out: Tensor = encoder(images, ids_keep=kept.ids_keep).embedding
         return out
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

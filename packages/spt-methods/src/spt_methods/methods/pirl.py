@@ -132,7 +132,7 @@ class PIRL(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "resnet50",
+        encoder_name: str | nn.Module = "vit_small_patch16_224",
         *,
         num_samples: int,
         projector_dim: int = 128,

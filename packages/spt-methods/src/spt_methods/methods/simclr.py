@@ -56,7 +56,7 @@ class SimCLR(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "resnet50",
+        encoder_name: str | nn.Module = "vit_small_patch16_224",
         projector_dims: Sequence[int] = (2048, 2048, 256),
         temperature: float = 0.5,
         **common: Any,

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as pl
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import TiCoLoss
 from torch import nn
 
@@ -82,7 +80,3 @@ class TiCO(Method):
         self.backbone = momentum_pair(self.backbone, *decays)
         self.projector = momentum_pair(mlp_head(self.features, projector_dims), *decays)
         self.tico_loss = TiCoLoss(beta, rho)
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -127,7 +127,7 @@ class VICRegL(Method):
 
     def __init__(
         self,
-        encoder_name: str | nn.Module = "resnet50",
+        encoder_name: str | nn.Module = "vit_small_patch16_224",
         projector_dims: Sequence[int] = (8192, 8192, 8192),
         map_dims: Sequence[int] = (512, 512, 512),
         sim_coeff: float = 25.0,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as pl
-from spt_callbacks import TeacherStudentCallback
 from spt_losses import VJEPALoss
 from torch import nn
 
@@ -111,7 +109,3 @@ class VJEPA(Method):
             encoder, True, ema_decay_start, ema_decay_end, schedule="linear"
         )
         self.vjepa_loss = VJEPALoss()
-
-    def method_callbacks(self) -> list[pl.Callback]:
-        """The teacher's update."""
-        return [TeacherStudentCallback()]

@@ -88,6 +88,10 @@ def horizon(trainer: pl.Trainer, interval: str, frequency: int | None = None) ->
     if interval == "step" and frequency in (None, accumulated):
         return max(int(steps), 1)
     batches = trainer.num_training_batches
+    if not math.isfinite(batches):  # a stream without a length, under `max_steps`
+        if interval == "epoch":
+            return trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
+        return max(math.ceil(steps * accumulated / (frequency or 1)), 1)
     epochs = steps / math.ceil(batches / accumulated)
     if interval == "epoch":
         return max(math.ceil(epochs), 1)

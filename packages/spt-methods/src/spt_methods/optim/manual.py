@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from spt_methods.optim.build import frequency_of, horizon
 from spt_methods.optim.grammar import Entry
+from spt_methods.optim.values import scale
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Steppers:
 
     def _step(self, stepper: Stepper) -> None:
         if stepper.window > 1:
-            torch._foreach_mul_(stepper.grads(), 1.0 / stepper.window)
+            scale(stepper.grads(), 1.0 / stepper.window)
         if stepper is not self.steppers[0]:  # only the main optimizer moves `global_step`
             stepper.optimizer._on_before_step = do_nothing_closure
             stepper.optimizer._on_after_step = do_nothing_closure
@@ -155,7 +156,7 @@ class Steppers:
         ratio = scaler.scale(one) / before  # stays on the device
         for stepper in self.steppers:
             if stepper is not stepping and stepper.grads():
-                torch._foreach_mul_(stepper.grads(), ratio)
+                scale(stepper.grads(), ratio)
 
     def _without_exchange(self) -> Any:
         block = getattr(self.module.trainer.strategy, "block_backward_sync", None)

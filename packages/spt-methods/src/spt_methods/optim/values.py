@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ def write_values(
         for group in groups:  # as `initial_lr` of torch's schedulers, saved with the optimizer
             group.setdefault(f"initial_{key}", group[key])
         largest = max(group[f"initial_{key}"] for group in groups)
+        if largest == 0:
+            raise ValueError(
+                f"{key!r} has a schedule, but is 0 in every group of {type(optimizer).__name__}, where "
+                "0 means none. Give the optimizer a value above 0, or leave the schedule out."
+            )
         for group in groups:
             if group[f"initial_{key}"] > 0:
                 group[key] = value * (group[f"initial_{key}"] / largest)
@@ -56,14 +61,39 @@ def clip(parameters: Iterable[Tensor], value: float, algorithm: Clip) -> None:
     if not grads:
         return
     if algorithm == "value":
-        torch._foreach_clamp_min_(grads, -value)
-        torch._foreach_clamp_max_(grads, value)
-    elif algorithm == "norm":
-        norm = torch.stack(list(torch._foreach_norm(grads))).norm()
-        torch._foreach_mul_(grads, (value / (norm + 1e-6)).clamp(max=1.0))
-    else:  # utils.py of https://github.com/facebookresearch/dino
-        factors: Any = torch._foreach_add(torch._foreach_norm(grads), 1e-6)
+        torch._foreach_clamp_min_(local(grads), -value)
+        torch._foreach_clamp_max_(local(grads), value)
+        return
+    kinds = [[g for g in grads if is_sharded(g) == kind] for kind in (False, True)]
+    kinds = [kind for kind in kinds if kind]  # one call takes tensors of one kind
+    if algorithm == "norm":
+        norms = [whole(torch.stack(list(torch._foreach_norm(kind))).norm()) for kind in kinds]
+        scale(grads, (value / (torch.stack(norms).norm() + 1e-6)).clamp(max=1.0))
+        return
+    for kind in kinds:  # utils.py of https://github.com/facebookresearch/dino
+        factors: Any = torch._foreach_add([whole(n) for n in torch._foreach_norm(kind)], 1e-6)
         torch._foreach_reciprocal_(factors)
         torch._foreach_mul_(factors, value)
         torch._foreach_clamp_max_(factors, 1.0)
-        torch._foreach_mul_(grads, factors)
+        torch._foreach_mul_(local(kind), factors)
+
+
+def scale(tensors: Sequence[Tensor], factor: Any) -> None:
+    """Multiply tensors by one factor, in place, sharded ones and whole ones together."""
+    torch._foreach_mul_(local(tensors), factor)
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a DTensor, of which each rank holds a part."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensors: Sequence[Any]) -> list[Tensor]:
+    """This rank's part of each; it shares its memory."""
+    return [tensor.to_local() if is_sharded(tensor) else tensor for tensor in tensors]
+
+
+def whole(tensor: Any) -> Tensor:
+    """A small tensor's value on all ranks."""
+    value: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return value
