@@ -374,3 +374,37 @@ def test_an_encoder_as_a_module_cannot_take_settings_of_named_ones():
         name = next(iter(setting))
         with pytest.raises(ValueError, match=rf"came with the module Flatten.*\['{name}'\]"):
             methods.SimCLR(encoder, **setting)
+
+
+@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE"])
+def test_a_checkpoint_loads_by_itself(tmp_path, name):
+    """The constructor's arguments, the encoder's name among them, are in it."""
+    sizes = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    kwargs = {"encoder_kwargs": sizes, "image_size": 32, **SMALL.get(name, {})}
+    module = getattr(methods, name)("vit_tiny_patch16_224", **kwargs)
+    path = tmp_path / "whole.ckpt"
+    trainer = pl.Trainer(logger=False, default_root_dir=tmp_path, accelerator="cpu")
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    loaded = type(module).load_from_checkpoint(path)
+    assert dict(loaded.hparams) == dict(module.hparams)
+    for name_, value in module.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name_])
+
+
+def test_queues_are_not_sent_to_the_other_ranks_with_every_batch(tmp_path):
+    """Each rank has them; DDP reads the names from the module."""
+    module = build("MoCov2")
+    train(tmp_path, module)
+    buffers = dict(module.named_buffers())
+    left_out = module._ddp_params_and_buffers_to_ignore
+    assert {name.rpartition(".")[2] for name in left_out} >= {"rows", "pointer"}
+    assert set(left_out) <= set(buffers)
+    assert not any("running_mean" in name for name in left_out)
+
+
+def test_a_head_of_another_width_than_the_encoders_last_layer():
+    module = methods.SimCLR("mobilenetv3_small_050", projector_dims=(8, 4))
+    images = torch.rand(4, 3, 32, 32)
+    assert module({"image": images}, "validate")["embedding"].shape == (4, module.features)
+    module({"views": [{"image": images}, {"image": images}]}, "fit")["loss"].backward()

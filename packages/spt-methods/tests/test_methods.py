@@ -5,6 +5,7 @@ import pytest
 import torch
 from spt_losses import NTXEntLoss
 from spt_methods import Module, backbones, forward, methods, views_of
+from spt_methods.views import labels_of
 from torch import nn
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -25,6 +26,7 @@ def pair(labels=True):
         {"views": list(pair())},
         {"a": pair()[0], "b": pair()[1]},
         {"views": list(pair()), "epoch": 3},
+        {"views": {"a": pair()[0], "b": pair()[1]}},
         {"a": pair()[0], "b": pair()[1], "batch_idx": 0},
     ],
 )
@@ -72,6 +74,17 @@ def test_labels_at_the_top_level_are_repeated():
     state = simclr_module()({"views": [first, second], "label": LABELS}, "fit")
     assert torch.equal(state["label"], torch.cat([LABELS, LABELS]))
     assert "label" not in simclr_module()([first, second], "fit")
+
+
+def test_labels_of_some_views_are_refused():
+    views = [
+        {"image": torch.zeros(2, 3, 8, 8), "label": torch.zeros(2)},
+        {"image": torch.zeros(2, 3, 8, 8)},
+    ]
+    with pytest.raises(
+        ValueError, match="Either all views have a 'label' or none, got it in 1 of 2"
+    ):
+        labels_of({"views": views}, views)
 
 
 def test_simclr_refuses_another_number_of_views():
@@ -142,6 +155,9 @@ def test_mlp_options_and_errors():
         backbones.MLP(8, 4, 2, norm_layer="bn")
     with pytest.raises(ValueError, match="needs the widths of its layers"):
         backbones.MLP(8)
+    lazy = backbones.MLP(None, 4, 2)
+    assert lazy(torch.zeros(3, 11)).shape == (3, 2)
+    assert lazy[0].in_features == 11
 
 
 @pytest.mark.parametrize("make", [backbones.from_timm, backbones.from_torchvision])

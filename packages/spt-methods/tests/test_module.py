@@ -132,6 +132,16 @@ def test_a_compiled_module_trains_as_itself(tmp_path):
         torch.testing.assert_close(ends[1][name], value)
 
 
+def test_a_loss_of_evaluation_is_a_tensor_too(tmp_path):
+    def forward(self, batch, stage):
+        return regress(self, batch, stage) if stage == "fit" else {"loss": 1.0}
+
+    with pytest.raises(
+        MissingLossError, match="must return a tensor under 'loss' if it returns one"
+    ):
+        fit(make(forward=forward), tmp_path, loader(), loader())
+
+
 def test_what_callbacks_see_after_a_step_has_no_graph(tmp_path):
     class Look(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -164,8 +174,15 @@ def test_a_teacher_moves_in_a_bare_trainer(tmp_path):
     assert torch.equal(*moved)
 
 
-def test_a_plateau_follows_its_metric(tmp_path):
-    optim = {"optimizer": "SGD", "scheduler": "ReduceLROnPlateau", "monitor": "fit/loss"}
+@pytest.mark.parametrize(
+    "optim",
+    [
+        {"scheduler": "ReduceLROnPlateau", "monitor": "fit/loss"},
+        {"scheduler": {"type": "ReduceLROnPlateau", "monitor": "fit/loss"}},
+    ],
+)
+def test_a_plateau_follows_its_metric(tmp_path, optim):
+    optim = {"optimizer": "SGD", **optim}
     trainer = fit(make(optim=optim), tmp_path)
     assert trainer.lr_scheduler_configs[0].monitor == "fit/loss"
 

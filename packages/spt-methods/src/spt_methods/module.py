@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from spt_methods.optim import Entry, configure, horizon, normalise_optim
 from spt_methods.optim.manual import Steppers
 from spt_methods.optim.values import clip, scale, write_values
-from spt_methods.parallel import average_whole_parameters, shard_children
+from spt_methods.parallel import average_whole_parameters, held_by_all_ranks, shard_children
 from spt_methods.views import Stage, State, rows_in
 
 Forward = Callable[[Any, Any, Stage], State]
@@ -125,7 +125,10 @@ class Module(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> State:
         """One step; the forward function's dict, which holds ``loss``."""
-        state = self._state(batch, "fit")
+        return self._after_forward(self._state(batch, "fit"), batch, batch_idx)
+
+    @torch.compiler.disable  # a compiled step is its forward function; the rest is bookkeeping
+    def _after_forward(self, state: State, batch: Any, batch_idx: int) -> State:
         loss = state.get("loss")
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             got = "nothing" if loss is None else describe(loss)
@@ -184,8 +187,14 @@ class Module(pl.LightningModule):
                 "it up, or clip gradients; `nonfinite_check_every = 0` turns this check off."
             )
 
+    @torch.compiler.disable
     def _log_loss(self, state: State, stage: Stage, batch: Any) -> None:
         if "loss" in state:
+            if not isinstance(state["loss"], Tensor):
+                raise MissingLossError(
+                    f"{self._forward_name()} must return a tensor under 'loss' if it returns one, got "
+                    f"{describe(state['loss'])} in {stage!r}."
+                )
             fitting = stage == "fit"
             self.log(
                 f"{stage}/loss",
@@ -213,6 +222,7 @@ class Module(pl.LightningModule):
                 "`lightning.pytorch.strategies.ModelParallelStrategy`."
             )
         self._take_over_frequency()
+        self._ddp_params_and_buffers_to_ignore = held_by_all_ranks(self)
         # Only now: Lightning would refuse a Trainer's own accumulation and clipping beside manual
         # optimisation, which here are the defaults of every optimizer.
         self.automatic_optimization = len(self._entries) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from spt_losses import FeatureQueue, MemoryBank
 from torch import Tensor, nn
 
 
@@ -41,3 +42,12 @@ def average_whole_parameters(module: nn.Module, device_mesh: Any) -> None:
     for parameter in module.parameters():
         if parameter.requires_grad and not hasattr(parameter, "to_local"):
             parameter.register_post_accumulate_grad_hook(average)
+
+
+def held_by_all_ranks(module: nn.Module) -> list[str]:
+    """Names of the buffers of queues and banks, whose content is the same on all ranks as it is.
+
+    DDP would send them, tens of megabytes, from rank 0 to the others before every forward pass.
+    """
+    banks = ((n, m) for n, m in module.named_modules() if isinstance(m, (FeatureQueue, MemoryBank)))
+    return [f"{name}.{buffer}" for name, bank in banks for buffer, _ in bank.named_buffers()]

@@ -17,7 +17,7 @@ def views_of(batch: Any) -> list[Batch]:
     """The views of a batch: a list, the list under ``views``, named views, or the one image.
 
     Args:
-        batch: A list of view dicts; a dict with ``views``; a dict with ``image``; or a dict whose
+        batch: A list of view dicts; a dict with ``views``, a list or named; a dict with ``image``; or a dict whose
             values are view dicts, in their order.
 
     Raises:
@@ -26,7 +26,8 @@ def views_of(batch: Any) -> list[Batch]:
     if isinstance(batch, (list, tuple)):
         views = list(batch)
     elif isinstance(batch, Mapping) and "views" in batch:
-        views = list(batch["views"])
+        held = batch["views"]
+        views = list(held.values() if isinstance(held, Mapping) else held)
     elif isinstance(batch, Mapping) and "image" in batch:
         views = [batch]
     elif isinstance(batch, Mapping):
@@ -81,8 +82,17 @@ def images_of(views: list[Batch]) -> Tensor:
 
 
 def labels_of(batch: Any, views: list[Batch]) -> State:
-    """``{"label": ...}`` with one row per image of all views, or nothing without labels."""
-    if all("label" in view for view in views):
+    """``{"label": ...}`` with one row per image of all views, or nothing without labels.
+
+    Raises:
+        ValueError: If some views have labels and some have none.
+    """
+    labelled = ["label" in view for view in views]
+    if any(labelled) and not all(labelled):
+        raise ValueError(
+            f"Either all views have a 'label' or none, got it in {sum(labelled)} of {len(views)}."
+        )
+    if all(labelled):
         return {"label": torch.cat([view["label"] for view in views])}
     if isinstance(batch, Mapping) and "label" in batch:
         return {"label": torch.cat([batch["label"]] * len(views))}

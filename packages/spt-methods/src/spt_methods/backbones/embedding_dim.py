@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,10 +56,16 @@ def set_embedding_dim(
 def _head(module: nn.Module) -> tuple[nn.Module, str, int]:
     """What holds the head, the head's name there, and the width that comes in."""
     for head in HEADS:
-        holder, name, part = module, head, getattr(module, head, None)
-        while isinstance(part, nn.Sequential):
-            holder = part
-            name, part = list(part.named_children())[-1]
+        holder, name = module, head
+        part: Any = getattr(module, head, None)
+        while True:
+            if isinstance(part, nn.Sequential):
+                inner, layer = list(part.named_children())[-1]
+            elif isinstance(getattr(part, "fc", None), nn.Module):  # timm's `ClassifierHead`
+                inner, layer = "fc", part.fc
+            else:
+                break
+            holder, name, part = part, inner, layer
         if isinstance(part, nn.Linear):
             return holder, name, part.in_features
         if isinstance(part, nn.Identity) and isinstance(getattr(module, "num_features", None), int):

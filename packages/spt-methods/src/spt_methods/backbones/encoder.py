@@ -84,7 +84,8 @@ def width_of(encoder: nn.Module) -> int:
     Raises:
         ValueError: If it does not say, by an integer ``num_features``.
     """
-    features = getattr(encoder, "num_features", None)
+    # some of timm's heads have a layer before the classifier, after which the width is another
+    features = getattr(encoder, "head_hidden_size", None) or getattr(encoder, "num_features", None)
     if not isinstance(features, int):
         raise ValueError(
             f"The encoder {type(encoder).__name__} needs an integer attribute `num_features`, the "

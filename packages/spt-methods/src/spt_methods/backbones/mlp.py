@@ -11,7 +11,7 @@ class MLP(nn.Sequential):
     """Linear layers with an activation between them: ``MLP(512, 512, 128)``.
 
     Args:
-        in_channels: Width of the input.
+        in_channels: Width of the input; ``None`` takes that of the first input.
         *widths: Widths of the layers, one by one or as one sequence; the last is the output's.
         norm_layer: Normalisation after each hidden layer: ``"batch_norm"``, ``"layer_norm"``, a
             class that takes the width, or ``None``.
@@ -32,7 +32,7 @@ class MLP(nn.Sequential):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | None,
         *widths: int | Sequence[int],
         norm_layer: str | type[nn.Module] | None = None,
         activation_layer: type[nn.Module] = nn.ReLU,
@@ -46,7 +46,10 @@ class MLP(nn.Sequential):
             raise ValueError(f"MLP needs the widths of its layers, each >= 1, got {widths}.")
         layers: list[nn.Module] = []
         for i, size in enumerate(sizes):
-            layers.append(nn.Linear(in_channels, size, bias=bias))
+            if in_channels is None:
+                layers.append(nn.LazyLinear(size, bias))
+            else:
+                layers.append(nn.Linear(in_channels, size, bias))
             if i < len(sizes) - 1:
                 if norm_layer is not None:
                     layers.append(_norm(norm_layer)(size))

@@ -23,6 +23,7 @@ def recording(init: Callable[..., None], base: type) -> Callable[..., None]:
     @functools.wraps(init)
     def noting(self: Any, *args: Any, **kwargs: Any) -> None:
         if GIVEN not in vars(self):  # the outermost
+            kwargs = from_record(signature, args, kwargs)
             check_names(type(self), base, kwargs)
         try:
             bound = signature.bind(self, *args, **kwargs)
@@ -34,6 +35,23 @@ def recording(init: Callable[..., None], base: type) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return noting
+
+
+def from_record(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments as Lightning's ``load_from_checkpoint`` gives them, as the constructor takes them.
+
+    A recorded encoder's name is the first argument, unless there is one; the name of the method is
+    the class.
+    """
+    if "method" not in kwargs:
+        return kwargs
+    given = {name: value for name, value in kwargs.items() if name not in ("method", "encoder")}
+    encoder = list(signature.parameters)[1]
+    if not args and "encoder" in kwargs:
+        given.setdefault(encoder, kwargs["encoder"])
+    return given
 
 
 def check_names(kind: type, base: type, names: Iterable[str]) -> None:

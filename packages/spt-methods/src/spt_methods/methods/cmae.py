@@ -119,6 +119,7 @@ class CMAE(Method):
             The recipe is AdamW (0.9, 0.95) at 1.5e-4 for a batch of 256, decay 0.05.
 
     Note:
+        Both views are of one crop, the second in other colours, which no preset of views gives.
         A named encoder gets fixed sine positions and a Xavier start, unless it is ``pretrained``.
         The features' decoder returns vectors of the encoder's width, which the official one does for
         patches of 16 x 16 x 3 alone. BatchNorm has PyTorch's epsilon. As in the official code the
@@ -126,7 +127,7 @@ class CMAE(Method):
     """
 
     paper = Recipe(
-        "AdamW", 1.5e-4, 0.05, batch=4096, epochs=800, warmup_epochs=40, augmentation="mae",
+        "AdamW", 1.5e-4, 0.05, batch=4096, epochs=800, warmup_epochs=40,
         settings={"betas": (0.9, 0.95)}, options=UNDECAYED_TOKENS,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as pl
@@ -61,8 +61,8 @@ def swav(self: Any, batch: Any, stage: Stage) -> State:
 
 
 def _crops(batch: Any) -> tuple[list[Batch], list[Batch]]:
-    unnamed = isinstance(batch, (list, tuple)) or isinstance(batch.get("views"), (list, tuple))
-    if unnamed:
+    held = batch.get("views") if isinstance(batch, Mapping) else batch
+    if isinstance(held, (list, tuple)):
         views = views_of(batch)
         large, small = views[:2], views[2:]
     else:

@@ -144,5 +144,6 @@ class VICRegL(Method):
             **common,
         )
         self.projector = mlp_head(self.features, projector_dims, hidden_bias=True)
-        self.map_projector = mlp_head(self.features, map_dims, hidden_bias=True)
+        places = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.map_projector = mlp_head(places, map_dims, hidden_bias=True)
         self.vicregl_loss = VICRegLLoss(alpha, num_matches, sim_coeff, std_coeff, cov_coeff)

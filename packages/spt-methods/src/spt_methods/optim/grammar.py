@@ -25,7 +25,7 @@ class Entry:
         interval: Whether the scheduler counts optimizer steps or epochs.
         frequency: Batches per optimizer step; the Trainer's accumulation if ``None``.
         scheduler_frequency: Optimizer steps (or epochs) per step of the scheduler.
-        monitor: Metric of ``ReduceLROnPlateau``.
+        monitor: Metric of ``ReduceLROnPlateau``; may also stand among the scheduler's own arguments.
         gradient_clip_val: Largest norm or value of gradients; the Trainer's if ``None``.
         gradient_clip_algorithm: ``"norm"``, ``"value"``, or ``"norm_per_parameter"``, as DINO.
         exclude_bias_norm: No weight decay for biases, norms, positions, tokens and what the
@@ -129,6 +129,10 @@ def entry_of(name: str, value: Mapping[str, Any]) -> Entry:
             f"{sorted(map(str, value))}."
         )
     given = dict(value)
+    scheduler = given.get("scheduler")
+    if isinstance(scheduler, Mapping) and "monitor" in scheduler:
+        given["monitor"] = scheduler["monitor"]
+        given["scheduler"] = {key: item for key, item in scheduler.items() if key != "monitor"}
     schedules = given.get("schedules", {})
     given["schedules"] = {key: as_schedule(item, key) for key, item in schedules.items()}
     pattern = given.get("modules")
