@@ -197,9 +197,9 @@ def regress(self, batch, stage):
     return {"loss": (out.sum(1) - 1).square().mean()}
 
 
-def train(folder, several, batch_size, **kwargs):
+def train(folder, several, batch_size, clip=0.5, **kwargs):
     torch.manual_seed(0)
-    sgd = {"optimizer": {"type": "SGD", "lr": 0.1}, "scheduler": None, "gradient_clip_val": 0.5}
+    sgd = {"optimizer": {"type": "SGD", "lr": 0.1}, "scheduler": None, "gradient_clip_val": clip}
     optim = {**sgd, "frequency": 2}
     if several:
         optim = {"a": {**optim, "modules": "backbone"}, "b": {**sgd, "frequency": 4}}
@@ -246,6 +246,10 @@ def main(rank, port, folder):
         if not alone:
             sharded = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
             results[f"sharded {several}"] = train(folder, several, 2, strategy=sharded, devices=2)
+            sharded = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+            results[f"trainer's clip {several}"] = train(
+                folder, several, 2, None, strategy=sharded, devices=2, gradient_clip_val=0.5
+            )
     if rank <= 0:
         torch.save(results, Path(folder) / ("one.pt" if alone else "two.pt"))
 

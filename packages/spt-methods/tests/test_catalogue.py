@@ -408,3 +408,26 @@ def test_a_head_of_another_width_than_the_encoders_last_layer():
     images = torch.rand(4, 3, 32, 32)
     assert module({"image": images}, "validate")["embedding"].shape == (4, module.features)
     module({"views": [{"image": images}, {"image": images}]}, "fit")["loss"].backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*dataloader.*", "ignore:You're resuming from a checkpoint")
+def test_queues_wait_for_the_step_when_a_run_goes_on_inside_an_epoch(tmp_path):
+    """Lightning does not start the epoch again, and a step is made of two batches."""
+    optim = {"optimizer": {"type": "SGD", "lr": 0.5}, "scheduler": None, "frequency": 2}
+
+    class Save(pl.pytorch.callbacks.Checkpoint):  # of this kind, as it runs after the others
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 0 and batch_idx == 3:
+                trainer.save_checkpoint(tmp_path / "inside.ckpt")
+
+    first, second = (build("MoCov2", optim=optim) for _ in range(2))
+    batch = batch_of("MoCov2", 4)
+    loader = DataLoader([batch] * 6, batch_size=None)
+    fit = {"max_epochs": 2, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    fit |= {"enable_model_summary": False, "default_root_dir": tmp_path}
+    pl.Trainer(**fit, callbacks=[Save()]).fit(first, loader)
+    pl.Trainer(**fit, enable_checkpointing=False).fit(
+        second, loader, ckpt_path=tmp_path / "inside.ckpt"
+    )
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0, msg=name)

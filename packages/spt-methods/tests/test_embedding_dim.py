@@ -17,6 +17,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         lambda: from_timm("resnet10t", num_classes=0),
         lambda: from_timm("convnext_atto", num_classes=0),
         lambda: from_timm("convnext_atto", num_classes=5),
+        lambda: from_timm("mobilenetv3_small_050"),
         lambda: from_timm("swin_tiny_patch4_window7_224", img_size=32, window_size=1),
         lambda: from_timm("vit_tiny_patch16_224", img_size=32, num_classes=3),
     ],

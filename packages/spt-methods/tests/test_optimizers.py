@@ -71,6 +71,15 @@ def test_two_optimizers_of_equal_settings_are_one(tmp_path):
     assert len(several.optimizers()) == 2
 
 
+def test_a_trainer_that_fits_further_counts_on(tmp_path):
+    module = make(two())
+    trainer = fit(module, tmp_path)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, DataLoader(rows(), batch_size=2))
+    assert trainer.global_step == 24
+    assert [stepper.steps for stepper in module._steppers.steppers] == [24, 24]
+
+
 def test_a_module_of_several_optimizers_is_fitted_again(tmp_path):
     """Lightning refuses a Trainer's accumulation and clipping beside manual optimisation."""
     module = make(two())

@@ -60,7 +60,8 @@ def test_two_ranks_train_as_one_process_and_exchange_gradients_only_before_a_ste
 
 @pytest.mark.parametrize("several", [False, True])
 def test_sharded_training_is_that_of_one_process(results, several):
-    """FSDP2, each child sharded by itself."""
-    one, two = results[0][f"run {several}"], results[1][f"sharded {several}"]
-    for key, value in one["state"].items():
-        torch.testing.assert_close(two["state"][key], value, rtol=1e-4, atol=1e-6)
+    """FSDP2, each child sharded by itself and one parameter whole; clipped by `optim` and by the Trainer."""
+    one = results[0][f"run {several}"]
+    for name in (f"sharded {several}", f"trainer's clip {several}"):
+        for key, value in one["state"].items():
+            torch.testing.assert_close(results[1][name]["state"][key], value, rtol=1e-4, atol=1e-6)

@@ -276,7 +276,8 @@ class Module(pl.LightningModule):
     ) -> None:
         """Clip as ``optim`` says, else as the Trainer."""
         entry = next(iter(self._entries.values()))
-        if entry.gradient_clip_val is None:
+        sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if entry.gradient_clip_val is None and not sharded:  # Lightning's cannot mix the gradients
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             self._clip(optimizer, entry)
@@ -291,12 +292,21 @@ class Module(pl.LightningModule):
             clip(parameters, value, str(algorithm))  # type: ignore[arg-type]
 
     def on_train_start(self) -> None:
-        """Refuse a ``gpu_transform`` on the module; make several optimizers ready."""
+        """Refuse a ``gpu_transform`` on the module; make queues and several optimizers ready."""
         reject_module_gpu_transform(self)
+        # here too, since a run that goes on inside an epoch does not start that epoch
+        set_accumulation(self, self.trainer.accumulate_grad_batches)
         self._steppers = None
+        if self.global_step == 0:
+            self._restored_steps = {}
         if len(self._entries) > 1:
             self._steppers = Steppers(self, self._entries)
             self._steppers.load_state_dict(self._restored_steps)
+
+    def on_train_end(self) -> None:
+        """Keep the counts, for a Trainer that fits further."""
+        if self._steppers is not None:
+            self._restored_steps = self._steppers.state_dict()
 
     def on_train_epoch_start(self) -> None:
         """Tell queues and centres how many batches make a step."""

@@ -68,8 +68,9 @@ def _head(module: nn.Module) -> tuple[nn.Module, str, int]:
             holder, name, part = part, inner, layer
         if isinstance(part, nn.Linear):
             return holder, name, part.in_features
-        if isinstance(part, nn.Identity) and isinstance(getattr(module, "num_features", None), int):
-            return holder, name, int(module.num_features)  # type: ignore[arg-type]
+        width = getattr(module, "head_hidden_size", None) or getattr(module, "num_features", None)
+        if isinstance(part, nn.Identity) and isinstance(width, int):
+            return holder, name, width
     raise ValueError(f"{type(module).__name__} has no linear head under any of {HEADS}.")
 
 

@@ -48,7 +48,8 @@ def assign(
     if stray:
         raise ValueError(
             f"No optimizer takes {len(stray)} parameters, among them {stray[:5]}. Give one of them "
-            "no `modules`, so that it takes the rest, or name them under 'frozen'."
+            "no `modules`, so that it takes the rest, or give `optim` as a mapping of named optimizers with "
+            "a 'frozen' pattern for them."
         )
     empty = [name for name, parameters in found.items() if not parameters and name != "frozen"]
     if empty:
