@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def fit(logger, epochs, run_id="mine", fail_at=None):
     return run
 
 
+def written(run_dir, until):
+    """What W&B's own process has written; it may come a moment after ``finish``."""
+    end = time.monotonic() + 30
+    while True:
+        binary = b"".join(path.read_bytes() for path in run_dir.rglob("*.wandb"))
+        if until in binary or time.monotonic() > end:
+            return binary
+        time.sleep(0.1)
+
+
 def test_wandb_offline_goes_on_under_one_id(cache, monkeypatch):
     monkeypatch.setenv("WANDB_DATA_DIR", str(cache / "staging"))
     Path("wandb_resume.json").write_text('{"id": "stranger"}')  # nothing here is ours to read
@@ -77,7 +88,7 @@ def test_wandb_offline_goes_on_under_one_id(cache, monkeypatch):
     assert read_identity(other.run_dir / "wandb_resume.json")["id"] != identity["id"]
     again.validate()  # after the end, offline too
     again.save_checkpoint(upload_wandb=True, verbose=False)  # `wandb sync` sends it later
-    binary = b"".join(path.read_bytes() for path in first.run_dir.rglob("*.wandb"))
+    binary = written(first.run_dir, until=b"requeue_checkpoint")
     assert b"module.width" in binary
     assert b"abc123" not in binary
     assert b"requeue_checkpoint" in binary
