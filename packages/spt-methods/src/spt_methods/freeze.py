@@ -8,6 +8,8 @@ import lightning as pl
 from spt_callbacks.training.steps import StepCounter
 from torch import nn
 
+from spt_methods.epochs import require_epochs
+
 
 class FrozenPrototypes(pl.Callback):
     """Drop the gradients of named layers for the first epochs or optimizer steps.
@@ -21,7 +23,7 @@ class FrozenPrototypes(pl.Callback):
         steps: Optimizer steps at the start.
 
     Raises:
-        ValueError: In ``fit``, if there is no such submodule.
+        ValueError: In ``fit``, if there is no such submodule, or epochs are counted and may never end.
     """
 
     def __init__(self, layers: tuple[str, ...], *, epochs: int = 0, steps: int = 0) -> None:
@@ -37,6 +39,8 @@ class FrozenPrototypes(pl.Callback):
         missing = [name for name in self.layers if name not in known]
         if missing:
             raise ValueError(f"{type(pl_module).__name__} has no submodules {missing}.")
+        if self.epochs:
+            require_epochs(trainer, "The frozen start of the prototypes")
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any

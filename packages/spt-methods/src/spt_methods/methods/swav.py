@@ -16,6 +16,7 @@ from spt_losses import FeatureQueue, SwAVLoss
 from torch import Tensor, nn
 
 from spt_methods.backbones.heads import mlp_head
+from spt_methods.epochs import epoch_of
 from spt_methods.freeze import FrozenPrototypes
 from spt_methods.methods._method import Method
 from spt_methods.methods._recipe import Recipe
@@ -48,10 +49,13 @@ def swav(self: Any, batch: Any, stage: Stage) -> State:
     embeddings = encode_crops(self.backbone, [*large, *small])
     projections = self.projector(torch.cat(embeddings)).chunk(len(embeddings))
     queues = getattr(self, "code_queues", None)
-    earlier = None if queues is None else queues.rows(self.current_epoch)
+    earlier = None
+    if queues is not None:
+        epoch = epoch_of(self, "The start of the queues") if queues.start_epoch else 0
+        earlier = queues.rows(epoch)
     loss = self.swav_loss(*projections[:2], self.prototypes, earlier, crops=projections[2:])
     if queues is not None and self.training:
-        queues.push(projections[:2], self.current_epoch)
+        queues.push(projections[:2], epoch)
     return {
         "embedding": torch.cat(embeddings[:2]),
         "projection": torch.cat(projections[:2]),
