@@ -16,13 +16,13 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // workers)))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One worker runs a file, so that what its fixtures start is started once."""
-    if not config.pluginmanager.hasplugin("xdist"):  # a package alone has its own test tools only
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker that begins one last would keep the other waiting.
+
+    A worker runs a whole file (``--dist loadfile``), so that what its fixtures start is started once.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

@@ -66,6 +66,19 @@ def test_runs_and_prints_its_rows_again(
     assert len(again.splitlines()) == 5
 
 
+def test_an_accelerator_gets_the_longer_budget(
+    learning: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(learning, "load", squares)
+    monkeypatch.setattr(learning, "run", lambda name, data, images, seed: seen.append(images) or {})
+    monkeypatch.setattr(learning, "table", str)
+    for available in (False, True):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda found=available: found)
+        learning.main(["SimCLR", f"--threads={torch.get_num_threads()}"])
+    assert seen == [200_000, 2_000_000]
+
+
 def test_names_an_unknown_method(learning: ModuleType) -> None:
     with pytest.raises(SystemExit, match="SimCRL"):
         learning.main(["SimCRL"])
@@ -79,7 +92,7 @@ def measured() -> list[dict[str, Any]]:
 def test_every_method_has_learned_something(learning: ModuleType) -> None:
     rows = [row for row in measured() if row["name"] in learning.METHODS]
     assert {row["name"] for row in rows} == set(learning.METHODS)
-    assert {row["images"] for row in rows} == {learning.BUDGET}
+    assert {row["images"] for row in rows} == {learning.BUDGETS["cpu"]}
     for row in rows:
         assert row["knn"] > row["untrained_knn"], row["name"]
         assert row["linear"] > row["untrained_linear"], row["name"]

@@ -49,8 +49,7 @@ DATA = {
     "spt-data": r"spt_data/sample_data/.*(train|test).*\.parquet$",
 }
 
-# one process builds the wheels and fills the environments; the others must not repeat it
-pytestmark = pytest.mark.xdist_group("packaging")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")

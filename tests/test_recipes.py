@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import pytest
 import spt_augment
 import spt_data
 import torch
+from spt_methods import methods
+from spt_methods.catalogue import CATALOGUE
 
 TABLE = "_recipe_table.py"
 
@@ -56,3 +61,42 @@ def test_both_forms_give_the_same_views_and_masks(name):
         if name != "ijepa":  # whose lengths are drawn
             assert ours[key].shape == theirs[key].shape
             assert ours[key].dtype == theirs[key].dtype
+
+
+AUGMENTED = [row for row in CATALOGUE if getattr(methods, row.method).paper.augmentation]
+
+
+@pytest.fixture(scope="module")
+def build(root):
+    """Makes any method at the smallest size, as the tests of its package do."""
+    path = root / "packages" / "spt-methods" / "tests" / "test_catalogue.py"
+    spec = importlib.util.spec_from_file_location("spt_methods_small", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build
+
+
+@functools.cache
+def batches_of(name, size):
+    """A batch of 8 in both forms of a recipe, from the same bytes."""
+    options = {"size": size, "local_size": 32, **({"num_classes": 4} if name == "deit" else {})}
+    images = torch.randint(0, 256, (8, 3, 80, 72), dtype=torch.uint8)
+    whole = {"image": images, "label": torch.arange(8) % 4, "sample_idx": torch.arange(8)}
+    rows = [{key: column[i] for key, column in whole.items()} for i in range(8)]
+    preset = spt_data.recipes.preset(name, **options)
+    ours = preset.collate([preset(row) for row in rows])
+    return ours, spt_augment.recipes.preset(name, **options, compile=False)(whole)
+
+
+@pytest.mark.parametrize("row", AUGMENTED, ids=lambda row: row.method)
+def test_a_methods_augmentation_feeds_it(row, build):
+    """From bytes to a loss whose gradient reaches the encoder."""
+    name = getattr(methods, row.method).paper.augmentation
+    size = 224 if name in ("beit", "ijepa") else 64  # whose masks need many patches
+    for batch in batches_of(name, size):
+        module = build(row.method, **({"image_size": size} if size == 224 else {})).train()
+        state = module(batch, "fit")
+        state["loss"].backward()
+        encoder = getattr(module.backbone, "student", module.backbone)
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+        assert len(state["embedding"]) == len(state["label"])

@@ -14,7 +14,7 @@ import torch
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).with_name("job.py")
 SCRIPT = """\

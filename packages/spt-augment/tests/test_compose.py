@@ -19,6 +19,8 @@ from spt_augment._random import drawing
 from spt_augment._resize import both_taps, crop_resize, crop_taps
 from torch.utils._python_dispatch import TorchDispatchMode
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 

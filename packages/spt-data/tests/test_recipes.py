@@ -31,7 +31,7 @@ PAPER = {
     "moco_v2": (2, 0, 0.2, None), "moco_v3": (2, 0, 0.08, None), "byol": (2, 0, 0.08, None),
     "barlow_twins": (2, 0, 0.08, None), "vicreg": (2, 0, 0.08, None),
     "swav": (2, 6, 0.14, 0.05), "dino": (2, 8, 0.4, 0.05), "dinov2": (2, 8, 0.32, 0.05),
-    "mae": (1, 0, 0.2, None), "ijepa": (1, 0, 0.3, None), "beit": (1, 0, 0.08, None),
+    "lejepa": (2, 6, 0.3, 0.05), "mae": (1, 0, 0.2, None), "ijepa": (1, 0, 0.3, None), "beit": (1, 0, 0.08, None),
     "deit": (1, 0, 0.08, None),
 }  # fmt: skip
 

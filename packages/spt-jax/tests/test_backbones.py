@@ -9,6 +9,8 @@ from flax import nnx
 from spt_jax.backbone.layers import max_pool
 from spt_jax.backbone.positions import cubic_weights, interpolate_positions, rotary_angles, rotate
 
+pytestmark = pytest.mark.slow
+
 B = spj.backbone
 COUNTS = {  # torchvision's and timm's, without heads
     B.ResNet9: 6_568_000,

@@ -9,6 +9,8 @@ from spt_jax._compat import read
 from spt_jax.methods.blocks import BlockSizes, draw_masks
 from spt_jax.methods.dino import teacher_temperature
 
+pytestmark = pytest.mark.slow
+
 
 def rngs():
     return nnx.Rngs(0)

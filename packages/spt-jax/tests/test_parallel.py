@@ -13,7 +13,7 @@ import pytest
 import spt_jax as spj
 
 PROGRAM = Path(__file__).parent / "program.py"
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def two_processes(folder, *options):

@@ -16,6 +16,8 @@ from spt_jax.augment import color
 from spt_jax.backbone.convert import as_flax, torch_name
 from spt_jax.callbacks import knn_predict, lidar, rankme
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "fixtures"
 spec = importlib.util.spec_from_file_location("seeded", FOLDER / "seeded.py")
 seeded = importlib.util.module_from_spec(spec)

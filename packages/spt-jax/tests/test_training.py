@@ -11,6 +11,8 @@ import spt_jax as spj
 from flax import nnx
 from spt_registry import open_registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):

@@ -32,14 +32,6 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("split", list(SPLITS))
 
 
-def pytest_collection_modifyitems(config, items):
-    """Keep the tests of the pool in one process where tests are spread over several."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if "pool" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group("spt-losses-ranks"))
-
-
 @pytest.fixture(scope="session")
 def cases():
     return CASES

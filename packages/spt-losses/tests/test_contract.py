@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 
 def prepared(case, cases, dtype=torch.float64, transform=lambda x: x, through=None):
     """A loss and its inputs; parameters of the loss in the inputs' precision."""

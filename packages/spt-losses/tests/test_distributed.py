@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_gradient_of_all_ranks_is_that_of_one_process(case, split, pool, cases):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchmetrics import CatMetric, MaxMetric, MeanMetric
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*dataloader.*")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*dataloader.*"), pytest.mark.slow]
 
 BATCHES, EPOCHS = 4, 3
 QUIET = {"default_callbacks": {"env_dump": False, "trainer_info": False}}

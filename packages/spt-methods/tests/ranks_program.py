@@ -20,26 +20,35 @@ PROTOTYPES = {"n_prototypes": 6, "projector_hidden_dim": 8, "projector_bottlenec
 DECODER = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
 METHODS = {
     "BarlowTwins": {"projector_dims": (8, 4)},
+    "BEiT": {"drop_path_rate": 0.0},
     "BYOL": {"projector_dims": (8, 4), "predictor_dims": (8, 4)},
     "CMAE": {**DECODER, "feature_decoder_depth": 1, "projector_hidden_dim": 8, "projector_dim": 4,
              "pixel_shift": 0},
     "CrossMAE": DECODER,
     "CLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2, "embed_dim": 4},
+    "Data2Vec": {"top_k_blocks": 1, "drop_path_rate": 0.0},
+    "DeiT": {"num_classes": 3, "mix_prob": 0.0},
     "DINO": PROTOTYPES,
     "DINOv2": {**PROTOTYPES, "drop_path_rate": 0.0},
     "DINOv3": {**PROTOTYPES, "drop_path_rate": 0.0, "gram_start_step": None},
+    "iBOT": {"n_cls_prototypes": 6, "projector_hidden_dim": 8, "projector_bottleneck_dim": 4},
+    "IJEPA": {"predictor_embed_dim": 12, "predictor_depth": 1, "min_keep": 2},
     "iGPT": {"head_dim": 8, "head_depth": 1, "feature_layers": 1},
     "LeJEPA": {"projector_dims": (8, 4), "n_slices": 8},
+    "MAE": DECODER,
+    "MaskFeat": {"hog_cell": 4},
     "MIMRefiner": {"num_heads": 2, "projector_dims": (8, 4), "predictor_hidden_dim": 8,
                    "queue_length": 16, "top_k": 1},
     "MoCov2": {"projector_dims": (8, 4), "queue_length": 16},
     "MoCov3": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8},
+    "MSN": {"n_prototypes": 6, "projector_hidden_dim": 8, "projector_dim": 4},
     "NEPA": {},
     "NNCLR": {"projector_dims": (8, 8, 4), "predictor_hidden_dim": 8, "queue_length": 16},
     "PIRL": {"num_samples": 8, "projector_dim": 4},
     "SALT": {"predictor_embed_dim": 12, "predictor_depth": 1, "predictor_num_heads": 2},
     "SigLIP": {"text_width": 8, "text_depth": 1, "text_heads": 2},
     "SimCLR": {"projector_dims": (8, 4)},
+    "SimMIM": {"mask_size": 4},
     "SimSiam": {"projector_dim": 8, "predictor_hidden_dim": 4},
     "SwAV": {"projector_dims": (8, 4), "n_prototypes": 6},
     "TiCO": {"projector_dims": (8, 4)},
@@ -55,6 +64,20 @@ VIT = {
 }
 # what a method asks of its transformer beyond that
 PATCHES_ALONE = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+MASKED = (
+    "BEiT",
+    "CMAE",
+    "CrossMAE",
+    "Data2Vec",
+    "DINOv3",
+    "iBOT",
+    "IJEPA",
+    "MAE",
+    "MaskFeat",
+    "SimMIM",
+)
+ONE_IMAGE = ("BEiT", "CrossMAE", "Data2Vec", "DeiT", "IJEPA", "iGPT", "MAE", "MaskFeat", "NEPA", "SALT",
+             "SimMIM")  # fmt: skip
 ENCODERS = {
     "DINOv3": {"embed_dim": 16},
     "iGPT": PATCHES_ALONE,
@@ -96,7 +119,9 @@ class RowsOf(nn.Module):
         return drawn._make(parts) if hasattr(drawn, "_make") else tuple(parts)
 
     def _mine(self, drawn, views):
-        return drawn.unflatten(0, (views, 8))[:, self.rows].flatten(0, 1)
+        dim = 0 if len(drawn) == views * 8 else 1  # I-JEPA's targets are block by block
+        of_rank = drawn.movedim(dim, 0).unflatten(0, (views, 8))[:, self.rows].flatten(0, 1)
+        return of_rank.movedim(0, dim)
 
 
 def prefix_of(rows):
@@ -115,15 +140,15 @@ def views():
 def batch_of(name, rows):
     images = views()[:, rows]
     places = torch.rand(2, 8, 4, 4, 2, generator=torch.Generator().manual_seed(4))[:, rows]
-    if name in ("DINO", "DINOv2", "DINOv3", "LeJEPA", "MIMRefiner", "SwAV"):
+    if name in ("DINO", "DINOv2", "DINOv3", "iBOT", "LeJEPA", "MIMRefiner", "MSN", "SwAV"):
         large = {f"global_{i}": {"image": images[i]} for i in range(2)}
         return {**large, **{f"local_{i}": {"image": images[2 + i, :, :, :8, :8]} for i in range(2)}}
     if name in ("CLIP", "SigLIP"):
         return {"image": images[0], "text": [f"{i} dogs and {i * i} cats" for i in range(8)][rows]}
     if name == "VJEPA":
         return {"video": images[:2].transpose(0, 1)}
-    if name in ("CrossMAE", "iGPT", "NEPA", "SALT"):
-        return {"image": images[0]}
+    if name in ONE_IMAGE:
+        return {"image": images[0], "label": torch.arange(8)[rows] % 3}
     if name == "PIRL":
         return {"image": images[0], "sample_idx": torch.arange(8)[rows]}
     return [{"image": images[i], "locations": places[i].double()} for i in range(2)]
@@ -135,6 +160,8 @@ def build(name, rows):
     encoder = "vit_tiny_patch16_dinov3_qkvb" if name == "DINOv3" else "vit_tiny_patch16_224"
     sizes = {**VIT["encoder_kwargs"], **ENCODERS.get(name, {})}
     settings = {**VIT, "encoder_kwargs": sizes, **METHODS[name]}
+    if name == "BEiT":
+        settings["tokenizer"] = backbones.RandomProjectionTokenizer(6, patch_size=4)
     if name == "SALT":
         settings["teacher"] = backbones.ViTTokens("vit_tiny_patch16_224", img_size=16, **sizes)
     module = getattr(methods, name)(encoder, **settings).double().eval()
@@ -145,7 +172,7 @@ def build(name, rows):
     if name == "DINOv2":
         masks = torch.rand(2, 8, 16, generator=torch.Generator().manual_seed(5)) < 0.3
         module.masking = Given(lambda size, grid: masks[:, rows].flatten(0, 1))
-    if name in ("CMAE", "CrossMAE", "DINOv3"):
+    if name in MASKED:
         module.masking = RowsOf(module.masking, rows)
     if name in ("SALT", "VJEPA"):
         module.maskings = nn.ModuleList(RowsOf(masking, rows) for masking in module.maskings)

@@ -20,6 +20,8 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROWS = {row.method: row for row in CATALOGUE}
 

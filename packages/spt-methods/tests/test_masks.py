@@ -208,3 +208,18 @@ def test_draws_are_keyed_by_seed_and_number_and_travel_in_the_state(masking):
 def test_what_masks_refuse(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_random_masking_keeps_as_many_as_the_official_code():
+    rows = json.loads((GOLDEN / "mae_len_keep.json").read_text())["rows"]
+    assert len(rows) > 20
+    for row in rows:
+        masking = PatchMasking(row["ratio"]).train()
+        x = torch.zeros(1, row["L"], 1)
+        if row["kept"] == 0:  # where the official code goes on with no token at all
+            with pytest.raises(ValueError, match=rf"hides all {row['L']} patches"):
+                masking(x, 1, row["L"])
+            continue
+        out = masking(x, 1, row["L"])
+        assert out.ids_keep.shape == (1, row["kept"])
+        assert out.mask.sum() == row["masked"]

@@ -168,6 +168,40 @@ def test_the_low_resolution_stem_keeps_the_resolution(make):
     assert model(IMAGES).shape == (4, 3)
 
 
+def test_a_pretrained_stem_that_is_lost_is_told():
+    from loguru import logger
+    from spt_methods.backbones.stem import use_low_resolution_stem
+
+    said = []
+    handler = logger.add(said.append, format="{message}")
+    try:
+        for trained in (False, True):
+            model = backbones.from_timm("resnet10t", num_classes=0)
+            model.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+            use_low_resolution_stem(model, "mine", trained=trained)
+    finally:
+        logger.remove(handler)
+    (message,) = said  # of the trained one alone
+    assert "'mine' loses the pretrained weights of its stem to `low_resolution`" in message
+
+
+@pytest.mark.parametrize("name", ["SimCLR", "MAE"])
+def test_methods_take_grey_and_oblong_images(name):
+    """One channel, 32 rows and 64 columns."""
+    settings = {"SimCLR": {"projector_dims": (8, 4)},
+                "MAE": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}}  # fmt: skip
+    sizes = {"patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": (32, 64)}
+    module = getattr(methods, name)(
+        "vit_tiny_patch16_224", in_chans=1, encoder_kwargs=sizes, **settings[name]
+    )
+    views = [{"image": torch.rand(4, 1, 32, 64)} for _ in range(2 if name == "SimCLR" else 1)]
+    state = module.train()({"views": views}, "fit")
+    state["loss"].backward()
+    assert state["embedding"].shape == (4 * len(views), 16)
+    if name == "MAE":
+        assert state["predictions"].shape == (4, 4 * 8, 8 * 8)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "mobilenet_v3_small", "vgg11"])
 def test_torchvision_heads_are_removed(name):
     model = backbones.from_torchvision(name).eval()

@@ -218,9 +218,23 @@ def test_accumulation_equals_the_large_batch(tmp_path):
 
 
 def test_several_validation_loaders_and_mixed_precision(tmp_path):
-    trainer = fit(make(), tmp_path, loader(), [loader(), loader()], precision="bf16-mixed")
-    assert "fit/loss" in trainer.callback_metrics
-    assert "hparams/lr" in trainer.callback_metrics
+    loaders = [loader(), loader(4)]
+    trainer = fit(make(), tmp_path, loader(), loaders, precision="bf16-mixed")
+    assert {"fit/loss", "hparams/lr"} <= set(trainer.callback_metrics)
+
+
+def test_each_validation_loader_has_its_own_loss(tmp_path):
+    module, loaders = make(optim=None), [loader(), loader(4)]
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.validate(module, loaders, verbose=False)
+    for i, part in enumerate(loaders):
+        rows = torch.stack([sample["x"] for sample in part.dataset])
+        expected = regress(module, {"x": rows}, "validate")["loss"]
+        found = trainer.callback_metrics[f"validate/loss/dataloader_idx_{i}"]
+        torch.testing.assert_close(found, expected.detach())
 
 
 def test_the_batch_is_not_written_to(tmp_path):
@@ -327,6 +341,68 @@ def test_a_gpu_transform_on_the_module_is_refused(tmp_path):
 def test_wrong_arguments_are_named(kwargs, kind, message):
     with pytest.raises(kind, match=message):
         Module(**kwargs)
+
+
+@pytest.mark.parametrize("name", ["setup", "training_step", "device", "log", "parameters"])
+def test_a_component_may_not_replace_a_method(name):
+    with pytest.raises(
+        ValueError, match=f"The component '{name}' would replace what Module itself"
+    ):
+        make(**{name: nn.Identity()})
+
+
+def test_attributes_of_a_class_may_be_given():
+    class Own(Module):
+        temperature = 0.1
+
+    module = Own(forward=regress, temperature=0.2, nonfinite_check_every=0, strict_loading=False)
+    assert (module.temperature, module.nonfinite_check_every) == (0.2, 0)
+    assert module.strict_loading is False
+
+
+@pytest.mark.parametrize(
+    ("forward", "missing"),
+    [
+        ("simclr", "simclr_loss"),
+        ("byol", "projector"),
+        ("vicreg", "projector"),
+        ("dino", "projector"),
+    ],
+)
+def test_a_part_that_a_forward_function_lacks_is_named(tmp_path, forward, missing):
+    parts = {"projector": nn.Linear(2, 2)} if forward == "simclr" else {}
+    if forward in ("byol", "dino"):
+        backbone = TeacherStudentWrapper(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    else:
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    module = Module(forward=f"spt_methods.forward.{forward}", backbone=backbone, **parts)
+    views = [{"image": torch.rand(4, 1, 2, 2)}, {"image": torch.rand(4, 1, 2, 2)}]
+    batch = {"global_0": views[0], "global_1": views[1]} if forward == "dino" else {"views": views}
+    message = f"forward function '{forward}' of Module needs '{missing}', which is none of the"
+    with pytest.raises(ValueError, match=message):
+        fit(module, tmp_path, DataLoader([batch], batch_size=None))
+
+
+def test_an_attribute_error_of_another_kind_stays_what_it_is(tmp_path):
+    def wrong(self, batch, stage):
+        return {"loss": batch["x"].not_there}
+
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'not_there'"):
+        fit(make(wrong), tmp_path)
+
+
+def test_a_custom_function_shards_under_fsdp2():
+    from types import SimpleNamespace
+
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    seen = []
+    module = make(parallelize_fn=lambda module, mesh: seen.append((module, mesh)))
+    strategy = ModelParallelStrategy()
+    strategy.averages_whole_parameters = True
+    module._trainer, module._device_mesh = SimpleNamespace(strategy=strategy), "mesh"
+    module.configure_model()
+    assert seen == [(module, "mesh")]
 
 
 def test_unknown_optimizers_and_frozen_modules_are_named(tmp_path):

@@ -322,3 +322,45 @@ def test_the_students_stochastic_depth_stays_out_of_the_teacher():
     x = torch.rand(8, 3, 16, 16)
     assert torch.equal(module.backbone.forward_teacher(x), module.backbone.forward_teacher(x))
     assert not torch.equal(module.backbone.forward_student(x), module.backbone.forward_student(x))
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+def test_swin_takes_small_crops(name):
+    sizes = {"embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2)}
+    module = methods.DINO(name, **PROTOTYPES, image_size=64, encoder_kwargs=sizes).train()
+    large, small = torch.rand(2, 2, 3, 64, 64), torch.rand(2, 2, 3, 32, 32)
+    crops = {f"global_{i}": {"image": x} for i, x in enumerate(large)}
+    crops |= {f"local_{i}": {"image": x} for i, x in enumerate(small)}
+    module(crops, "fit")["loss"].backward()
+    assert all(p.grad is not None for p in module.backbone.student.parameters())
+
+
+@pytest.mark.parametrize("name", ["DINO", "LeJEPA", "SwAV"])
+def test_crops_of_several_sizes_are_embedded_outside_of_training(name):
+    settings = {"DINO": PROTOTYPES, "LeJEPA": {"projector_dims": (8, 4)},
+                "SwAV": {"projector_dims": (8, 4), "n_prototypes": 6}}  # fmt: skip
+    module = build(name, **settings[name]).eval()
+    state = module(batch(), "validate")
+    assert set(state) == {"embedding", "label"}
+    encode = getattr(module.backbone, "teacher", module.backbone)
+    torch.testing.assert_close(state["embedding"], torch.cat([encode(x) for x in images_of()]))
+    assert torch.equal(state["label"], LABELS.repeat(5))
+
+
+def test_images_of_two_views_are_of_one_size():
+    from spt_methods.views import images_of as images_of_views
+
+    views = [{"image": LARGE[0]}, {"image": SMALL[0]}]
+    with pytest.raises(ValueError, match=r"must be of one shape, got \[\(3, 4, 4\), \(3, 8, 8\)\]"):
+        images_of_views(views)
+
+
+def test_dinov2_without_temperatures_has_the_one_of_the_specification():
+    from types import SimpleNamespace
+
+    from spt_methods.methods.dinov2 import _targets
+
+    seen = []
+    loss = SimpleNamespace(softmax_center_teacher=lambda x, tau, **rest: seen.append(tau))
+    _targets(SimpleNamespace(training=True), loss, torch.zeros(1, 2))
+    assert seen == [0.04]

@@ -266,9 +266,11 @@ def test_layer_decay_and_what_takes_no_decay(tmp_path):
     assert rate[id(named["patch_embed.proj.weight"])] == (pytest.approx(0.125 * 0.2), 0.05)
     assert rate[id(named["pos_embed"])] == (0.125, 0.0)
     assert rate[id(named["norm.weight"])] == (1.0, 0.0)
-    bare = {"optimizer": "AdamW", "layer_decay": 0.5}
-    with pytest.raises(ValueError, match="`layer_decay` needs the rate"):
-        fit(Module(forward=loss_of, vit=vit, optim=bare), tmp_path)
+    bare = {"optimizer": "AdamW", "layer_decay": 0.5, "scheduler": None}
+    groups = fit(Module(forward=loss_of, vit=vit, optim=bare), tmp_path, max_steps=1)
+    rate = {id(p): g for g in groups.optimizers[0].param_groups for p in g["params"]}
+    last = rate[id(named["blocks.1.attn.qkv.weight"])]
+    assert (last["lr"], last["weight_decay"]) == (0.5e-3, 1e-2)  # AdamW's own
     plain = {"optimizer": adam, "exclude_bias_norm": True}
     groups = fit(Module(forward=loss_of, vit=vit, optim=plain), tmp_path, max_steps=1)
     rate = {
@@ -477,3 +479,185 @@ def test_queues_wait_for_the_optimizer_step_and_for_an_epochs_last_one(tmp_path)
     fit(module, tmp_path, n=10, max_epochs=1, accumulate_grad_batches=2, callbacks=[Watch()])
     assert seen == [0, 4, 4, 8, 8]
     assert int(module.moco.queue.pointer) == 10  # the fifth batch is a step of its own
+
+
+def with_temperature(self, batch, stage):
+    out = self.head(torch.tanh(self.backbone(batch["x"])))
+    return {"loss": self.loss(out, batch["x"][:, :2])}
+
+
+class Tempered(nn.Module):
+    """Keeps what it was called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature, self.seen = 1.0, []
+
+    def forward(self, a, b):
+        self.seen.append(self.temperature)
+        return ((a - b) / self.temperature).square().mean()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_temperature_follows_the_optimizer_step(tmp_path, several):
+    """Two batches a step, six steps; it is there before the forward pass of the step."""
+    entry = {**CONSTANT, "schedules": {"loss.temperature": Schedule(0.5, 0.1, "linear")}}
+    loss = Tempered()
+    module = Module(
+        forward=with_temperature, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), loss=loss,
+        optim=two(entry) if several else entry,
+    )  # fmt: skip
+    fit(module, tmp_path, accumulate_grad_batches=2)
+    assert loss.seen == pytest.approx([0.5 - 0.4 * (i // 2) / 6 for i in range(12)])
+
+
+def test_a_teachers_temperature_can_follow_the_step_too(tmp_path):
+    from spt_methods import methods
+
+    class Encoder(nn.Sequential):
+        num_features = 6
+
+    heads = {"n_prototypes": 5, "projector_hidden_dim": 8, "projector_bottleneck_dim": 4}
+    optim = {**CONSTANT, "schedules": {"temperature_teacher": (0.04, 0.07)}}
+    module = methods.DINO(
+        Encoder(nn.Flatten(), nn.Linear(12, 6)), **heads, optim=optim,
+        warmup_epochs_temperature_teacher=0, freeze_last_layer_epochs=0,
+    )  # fmt: skip
+    seen = []
+    soften = module.dino_loss.softmax_center_teacher
+    module.dino_loss.softmax_center_teacher = lambda x, tau, **rest: (
+        seen.append(tau),
+        soften(x, tau, **rest),
+    )[1]
+    crops = {f"global_{i}": {"image": torch.rand(3, 2, 2)} for i in range(2)}
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, max_epochs=1, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader([crops] * 8, batch_size=2))
+    cosine = [0.07 + (0.04 - 0.07) * 0.5 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    assert seen == pytest.approx(cosine)
+
+
+@pytest.mark.parametrize("key", ["eta", "head.weight", "loss.temperatur"])
+def test_a_schedule_of_nothing_is_refused_before_the_first_step(tmp_path, key):
+    module = Module(
+        forward=with_temperature, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), loss=Tempered(),
+        optim={**CONSTANT, "schedules": {key: (0.0, 1.0)}},
+    )  # fmt: skip
+    before = module.head.weight.clone()
+    with pytest.raises(ValueError, match=rf"SGD has no '{key}' to schedule; it has .* Nor does"):
+        fit(module, tmp_path)
+    assert torch.equal(module.head.weight, before)
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", {"type": "SGD", "lr": 0.1, "momentum": 0.9}])
+def test_members_of_a_grid_have_their_own_rates_and_decays(tmp_path, optimizer):
+    from spt_methods.backbones import AutoLinearClassifier, AutoTuneMLP
+
+    probe = AutoLinearClassifier(
+        "p", 4, 2, weight_decay=[0.0, 0.1], lr_scaling=[1.0, 10.0], normalization=["none"],
+        dropout=[0.0], label_smoothing=[0.0],
+    )  # fmt: skip
+    mlp = AutoTuneMLP(4, 2, [[]], "m", nn.MSELoss(), lr_scaling=[1.0, 3.0])
+
+    def both(self, batch, stage):
+        x = batch["x"]
+        z = self.backbone(x)
+        return {"loss": z.square().mean() + self.probe(z, (x[:, 0] > 0).long())
+                        + self.mlp(z.detach(), x[:, :2])["loss"]}  # fmt: skip
+
+    module = Module(
+        forward=both, backbone=nn.Linear(4, 4), probe=probe, mlp=mlp,
+        optim={"optimizer": optimizer, "scheduler": None, "groups": {"mlp": {"lr_factor": 2.0}}},
+    )  # fmt: skip
+    groups = fit(module, tmp_path, max_steps=1).optimizers[0].param_groups
+    rate = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(rate) == len(list(module.parameters()))
+    lr, decay = (0.1, 0.0) if isinstance(optimizer, dict) else (1e-3, 1e-2)
+    assert rate[id(module.backbone.weight)] == (lr, decay)
+    for variant, weight, bias in zip(probe.variants, probe.weights, probe.biases, strict=True):
+        expected = (pytest.approx(lr * variant.lr_scaling), variant.weight_decay)
+        assert rate[id(weight)] == rate[id(bias)] == expected
+    rates = [rate[id(network[0].weight)][0] for network in mlp.networks.values()]
+    assert rates == pytest.approx([2 * lr, 6 * lr])
+
+
+def test_groups_of_every_kind(tmp_path):
+    import timm
+
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, num_classes=0, depth=1, embed_dim=12, num_heads=2,
+        reg_tokens=2,
+    )  # fmt: skip
+
+    def loss_of(self, batch, stage):
+        return {"loss": self.vit(batch["x"].new_ones(1, 3, 16, 16)).sum()}
+
+    kinds = {"norm": 2.0, "bias": 3.0, "position": 4.0, "token": 5.0}
+    optim = {"optimizer": {"type": "SGD", "lr": 1.0}, "scheduler": None,
+             "groups": {kind: {"lr_factor": factor} for kind, factor in kinds.items()}}  # fmt: skip
+    module = Module(forward=loss_of, vit=vit, optim=optim)
+    groups = fit(module, tmp_path, max_steps=1).optimizers[0].param_groups
+    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
+    found = {name: rate[id(p)] for name, p in vit.named_parameters()}
+    expected = {
+        "norm.weight": 2.0, "blocks.0.norm1.bias": 2.0, "blocks.0.attn.qkv.bias": 3.0,
+        "patch_embed.proj.bias": 3.0, "pos_embed": 4.0, "cls_token": 5.0, "reg_token": 5.0,
+        "blocks.0.mlp.fc1.weight": 1.0, "patch_embed.proj.weight": 1.0,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_rhythms_clips_and_leftovers_of_two_are_the_hand_written_ones(tmp_path):
+    """Seven batches an epoch; one steps after 2, the other after 3, both at the epoch's end."""
+    optim = two(
+        {"frequency": 2, "gradient_clip_val": 0.05},
+        {"frequency": 3, "gradient_clip_val": 0.02, "gradient_clip_algorithm": "value"},
+    )
+    module = make(optim)
+    fit(module, tmp_path, n=14)
+    expected = make(CONSTANT)
+    parts = [list(expected.backbone.parameters()), list(expected.head.parameters())]
+    steppers = [torch.optim.SGD(part, lr=0.1) for part in parts]
+    held = [0, 0]  # batches whose gradients are summed up
+    for _ in range(2):
+        for i, batch in enumerate(DataLoader(rows(14), batch_size=2)):
+            expected(batch, "fit")["loss"].backward()
+            for which, frequency in enumerate((2, 3)):
+                held[which] += 1
+                if i < 6 and (i + 1) % frequency:
+                    continue
+                for parameter in parts[which]:
+                    parameter.grad /= held[which]
+                if which == 0:
+                    nn.utils.clip_grad_norm_(parts[0], 0.05)
+                else:
+                    nn.utils.clip_grad_value_(parts[1], 0.02)
+                steppers[which].step()
+                steppers[which].zero_grad()
+                held[which] = 0
+    close(module, expected)
+
+
+@pytest.mark.slow
+def test_a_compiled_module_of_several_optimizers_trains_as_an_eager_one(tmp_path):
+    """The schedule changes a number in every step, which must not stay what it was."""
+    optim = two({"frequency": 2, "schedules": {"scale": (1.0, 2.0)}})
+
+    def scaled(self, batch, stage):
+        out = self.head(torch.tanh(self.backbone(batch["x"])))
+        return {"loss": self.scale * (out.sum(1) - batch["x"][:, 0]).square().mean()}
+
+    def made():
+        torch.manual_seed(0)
+        return Module(
+            forward=scaled, backbone=nn.Linear(4, 3), head=nn.Linear(3, 2), scale=1.0, optim=optim
+        )
+
+    eager, compiled = made(), made()
+    fit(eager, tmp_path)
+    with torch._dynamo.config.patch(error_on_recompile=False):
+        fit(torch.compile(compiled, backend="aot_eager"), tmp_path)
+    close(compiled, eager)
+    torch._dynamo.reset()

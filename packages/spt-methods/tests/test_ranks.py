@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from spt_methods.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
 METHODS = [
-    "BarlowTwins", "BYOL", "CLIP", "CMAE", "CrossMAE", "DINO", "DINOv2", "DINOv3", "iGPT", "LeJEPA",
-    "MIMRefiner", "MoCov2", "MoCov3", "NEPA", "NNCLR", "PIRL", "SALT", "SigLIP", "SimCLR", "SimSiam",
-    "SwAV", "TiCO", "VICReg", "VICRegL", "VJEPA", "WMSE",
+    "BarlowTwins", "BEiT", "BYOL", "CLIP", "CMAE", "CrossMAE", "Data2Vec", "DeiT", "DINO", "DINOv2",
+    "DINOv3", "iBOT", "IJEPA", "iGPT", "LeJEPA", "MAE", "MaskFeat", "MIMRefiner", "MoCov2", "MoCov3",
+    "MSN", "NEPA", "NNCLR", "PIRL", "SALT", "SigLIP", "SimCLR", "SimMIM", "SimSiam", "SwAV", "TiCO",
+    "VICReg", "VICRegL", "VJEPA", "WMSE",
 ]  # fmt: skip
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("spt-methods-ranks")]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,10 @@ def results(tmp_path_factory):
     for process, error in zip(started, errors, strict=True):
         assert process.returncode == 0, error[-3000:]
     return [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one", "two")]
+
+
+def test_no_method_is_forgotten():
+    assert set(METHODS) == {row.method for row in CATALOGUE}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -19,21 +19,27 @@ PAPERS = {
     "DINOv2": ("AdamW", 4e-3, 1024, 0.04, 0.4, 2048, 100, 10),
     "iBOT": ("AdamW", 5e-4, 256, 0.04, 0.4, 1024, 800, 10),
     "IJEPA": ("AdamW", 1e-3, 2048, 0.04, 0.4, 2048, 300, 15),
+    "LeJEPA": ("AdamW", 5e-4, 256, 0.05, None, 256, 100, 10),
     "MAE": ("AdamW", 1.5e-4, 256, 0.05, None, 4096, 800, 40),
     "MoCov2": ("SGD", 0.03, 256, 1e-4, None, 256, 800, 0),
     "MoCov3": ("AdamW", 1.5e-4, 256, 0.1, None, 4096, 300, 40),
     "MSN": ("AdamW", 1e-3, 1024, 0.04, 0.4, 1024, 800, 15),
     "NNCLR": ("LARS", 0.3, 256, 1e-6, None, 4096, 1000, 10),
+    "PIRL": ("SGD", 0.03, 256, 1e-4, None, 1024, 800, 0),
     "SimCLR": ("LARS", 0.3, 256, 1e-6, None, 4096, 1000, 10),
     "SimMIM": ("AdamW", 8e-4, 2048, 0.05, None, 2048, 800, 10),
     "SimSiam": ("SGD", 0.05, 256, 1e-4, None, 512, 100, 0),
     "SwAV": ("LARS", 4.8, 4096, 1e-6, None, 4096, 800, 10),
+    "TiCO": ("LARS", 0.2, 256, 1.5e-6, None, 4096, 1000, 10),
     "VICReg": ("LARS", 0.2, 256, 1e-6, None, 2048, 1000, 10),
+    "VICRegL": ("LARS", 0.2, 256, 1e-6, None, 2048, 300, 10),
     "VJEPA": ("AdamW", 6.25e-4, 3072, 0.04, 0.4, 3072, 300, 40),
+    "WMSE": ("Adam", 3e-3, 512, 1e-6, None, 512, 1000, 5),
 }
 FIRST_RATES = {"IJEPA": 1e-4, "MSN": 2e-4, "VJEPA": 2e-4, "SALT": 2e-4}
 LAST_RATES = {
     "DINO": 1e-6, "iBOT": 1e-6, "DINOv2": 1e-6, "MSN": 1e-6, "IJEPA": 1e-6, "VJEPA": 1e-6, "SwAV": 4.8e-3,
+    "LeJEPA": 5e-7, "PIRL": 1.2e-4,
 }  # fmt: skip
 CLIPS = {"DINO": 3.0, "iBOT": 3.0, "DINOv2": 3.0, "BEiT": 3.0, "Data2Vec": 3.0, "VJEPA": 10.0}
 

@@ -90,3 +90,12 @@ def test_mixing_can_be_rare():
     target = smooth(BATCH["label"], 0.1)
     expected = -(target * state["logits"].log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(state["loss"], expected)
+
+
+def test_what_comes_mixed_is_not_mixed_again():
+    module = build()
+    target = smooth(BATCH["label"], 0.3)
+    state = module({"image": BATCH["image"], "label": target}, "fit")
+    torch.testing.assert_close(state["embedding"], module.backbone(BATCH["image"]))
+    expected = -(target * state["logits"].log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(state["loss"], expected)

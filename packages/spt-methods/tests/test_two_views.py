@@ -92,30 +92,101 @@ def test_barlow_twins_by_its_equation():
     torch.testing.assert_close(module(BATCH, "fit")["loss"], expected)
 
 
-@pytest.mark.parametrize("name", ["SimCLR", "BarlowTwins", "VICReg"])
-def test_the_projectors_batch_norm_sees_all_views_at_once(name):
-    module = build(name, projector_dims=(10, 7))
+HEADS = {
+    "SimCLR": {"projector_dims": (10, 7)},
+    "BarlowTwins": {"projector_dims": (10, 7)},
+    "VICReg": {"projector_dims": (10, 7)},
+    "BYOL": {"projector_dims": (10, 4), "predictor_dims": (8, 4)},
+    "MoCov3": {"projector_dims": (10, 10, 4), "predictor_hidden_dim": 8},
+    "SimSiam": {"projector_dim": 10, "predictor_hidden_dim": 4},
+    "NNCLR": {"projector_dims": (10, 10, 4), "predictor_hidden_dim": 8, "queue_length": 16},
+    "WMSE": {"projector_dims": (10, 2), "w_size": 6},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_batch_norm_of_heads_sees_all_views_at_once(name):
+    module = build(name, **HEADS[name])
+    heads = [module.projector, *([module.predictor] if hasattr(module, "predictor") else [])]
     seen = []
-    norm = next(m for m in module.projector if isinstance(m, nn.BatchNorm1d))
-    norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    for head in heads:
+        for norm in (m for m in head.modules() if isinstance(m, nn.BatchNorm1d)):
+            norm.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     module(BATCH, "fit")
-    assert seen == [(12, 10)]
+    assert seen
+    assert set(seen) == {12}
 
 
-def test_heads_are_those_of_the_official_codes():
-    def layers(head):
-        return [type(m).__name__ + ("" if getattr(m, "bias", 1) is not None else "*") for m in head]
+def test_ticos_branches_see_one_view_each():
+    """The student the first, the teacher the second, as the pseudo-code; statistics are of one view."""
+    module = build("TiCO", projector_dims=(10, 4))
+    seen = []
+    for pair in (module.projector.student, module.projector.teacher):
+        pair[1].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    module(BATCH, "fit")
+    assert seen == [6, 6]
 
-    linear, free, norm, relu = "Linear", "Linear*", "BatchNorm1d", "ReLU"
-    byol = build("BYOL", projector_dims=(10, 4), predictor_dims=(8, 4))
-    assert layers(byol.predictor) == [linear, norm, relu, free]
-    simsiam = build("SimSiam", projector_dim=10, predictor_hidden_dim=4)
-    assert layers(simsiam.projector) == [free, norm, relu, free, norm, relu, free, norm + "*"]
-    assert layers(simsiam.predictor) == [free, norm, relu, linear]
-    barlow = build("BarlowTwins", projector_dims=(10, 7))
-    assert layers(barlow.projector) == [free, norm, relu, free]
-    vicreg = build("VICReg", projector_dims=(10, 7))
-    assert layers(vicreg.projector) == [linear, norm, relu, free]
+
+def layers(head):
+    """Kinds of the layers; a star stands for a layer without a bias."""
+    return [type(m).__name__ + ("" if getattr(m, "bias", 1) is not None else "*") for m in head]
+
+
+LINEAR, FREE, NORM, RELU = "Linear", "Linear*", "BatchNorm1d", "ReLU"
+HIDDEN, HIDDEN_FREE = [LINEAR, NORM, RELU], [FREE, NORM, RELU]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "expected"),
+    [
+        ("BYOL", "projector", [*HIDDEN, FREE]),
+        ("BYOL", "predictor", [*HIDDEN, FREE]),
+        ("SimSiam", "projector", [*HIDDEN_FREE, *HIDDEN_FREE, FREE, NORM + "*"]),
+        ("SimSiam", "predictor", [*HIDDEN_FREE, LINEAR]),
+        ("BarlowTwins", "projector", [*HIDDEN_FREE, FREE]),
+        ("VICReg", "projector", [*HIDDEN, FREE]),
+        ("SimCLR", "projector", [*HIDDEN_FREE, FREE, NORM]),
+        ("MoCov3", "projector", [*HIDDEN_FREE, *HIDDEN_FREE, FREE, NORM + "*"]),
+        ("MoCov3", "predictor", [*HIDDEN_FREE, FREE]),
+        ("NNCLR", "projector", [*HIDDEN, *HIDDEN, LINEAR, NORM]),
+        ("NNCLR", "predictor", [*HIDDEN, LINEAR]),
+        ("WMSE", "projector", [*HIDDEN, LINEAR]),
+        ("MoCov2", "projector", [LINEAR, RELU, LINEAR]),
+        ("SwAV", "projector", [*HIDDEN, LINEAR]),
+        ("TiCO", "projector", [*HIDDEN_FREE, FREE]),
+        ("LeJEPA", "projector", [*HIDDEN, *HIDDEN, *HIDDEN, LINEAR]),
+        ("VICRegL", "projector", [*HIDDEN, *HIDDEN, FREE]),
+        ("VICRegL", "map_projector", [*HIDDEN, *HIDDEN, FREE]),
+    ],
+)
+def test_heads_are_those_of_the_official_codes(name, head, expected):
+    with torch.device("meta"):
+        encoder = "resnet10t" if name == "VICRegL" else Encoder()
+        found = getattr(getattr(methods, name)(encoder, **HEADS.get(name, {})), head)
+    assert layers(getattr(found, "student", found)) == expected
+
+
+def test_the_last_norms_of_heads():
+    simclr = build("SimCLR", projector_dims=(10, 7)).projector[-1]
+    assert not simclr.bias.requires_grad  # no shift
+    assert simclr.weight.requires_grad
+    pirl = build("PIRL", num_samples=8, projector_dim=4)
+    assert isinstance(pirl.projector, nn.Linear)
+
+
+def test_the_papers_widths_are_the_defaults():
+    def widths(name):
+        with torch.device("meta"):
+            head = getattr(methods, name)(Encoder()).projector
+        head = getattr(head, "student", head)
+        return [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
+
+    assert widths("SwAV") == [2048, 128]
+    assert widths("LeJEPA") == [512, 2048, 2048, 512]
+    assert widths("WMSE") == [1024, 64]
+    assert widths("TiCO") == [2048, 256]
+    assert widths("MoCov2") == [2048, 128]
+    assert widths("BarlowTwins") == [8192] * 3
 
 
 def test_byol_refuses_heads_that_do_not_meet():

@@ -18,6 +18,8 @@ import pytest
 from spt_registry import RunWriter, open_registry
 from spt_registry.index.query import Registry
 
+pytestmark = pytest.mark.slow
+
 
 def rows(folder):
     path = folder / "metrics.csv"

@@ -18,6 +18,8 @@ from stable_pretraining.pictures.curves import USUAL, chosen
 from stable_pretraining.pictures.neighbours import nearest
 from stable_pretraining.pictures.views import views_of
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "simclr_cifar10_config.yaml"
 HISTORIES = {
     "first": pd.DataFrame({"step": [0, 1, 2], "fit/loss": [3.0, 2.0, 1.0], "eval/knn_acc": [np.nan, 0.2, 0.5]}),

@@ -163,6 +163,12 @@ def _dino(split: float) -> tuple[ViewSpec, ...]:
     return _crops(one, two, replace(_BYOL, size=96, crop_scale=(0.05, split), blur_p=0.5), 8)
 
 
+# README.md of the official code; its local crops have 98 pixels, seven patches of 14, here six of 16
+_LEJEPA = ViewSpec(
+    "view", crop_scale=(0.3, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grayscale_p=0.2, blur_p=0.5,
+    solarize_p=0.2,
+)  # fmt: skip
+_LEJEPA_LOCAL = replace(_LEJEPA, size=96, crop_scale=(0.05, 0.3))
 _MAE = ViewSpec("image", crop_scale=(0.2, 1.0), interpolation="bicubic")
 _IJEPA = ViewSpec("image", crop_scale=(0.3, 1.0), flip_p=0.0)
 _BEIT = ViewSpec("image", interpolation="bicubic", jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0)
@@ -181,6 +187,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("swav", "2006.09882", _crops(_SWAV, _SWAV, _SWAV_LOCAL, 6), named=True),
         Recipe("dino", "2104.14294", _dino(0.4), named=True),
         Recipe("dinov2", "2304.07193", _dino(0.32), named=True),
+        Recipe("lejepa", "2511.08544", _crops(_LEJEPA, _LEJEPA, _LEJEPA_LOCAL, 6), named=True),
         Recipe("mae", "2111.06377", (_MAE,), mask=RandomMaskSpec()),
         Recipe("ijepa", "2301.08243", (_IJEPA,), mask=MultiBlockMaskSpec()),
         Recipe("beit", "2106.08254", (_BEIT,), mask=BlockMaskSpec()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from torch.optim import Optimizer
 
 from spt_methods.optim import Entry, configure, horizon, normalise_optim
 from spt_methods.optim.manual import Steppers
-from spt_methods.optim.values import clip, scale, write_values
+from spt_methods.optim.values import clip, scale, split_schedules, write_numbers, write_values
 from spt_methods.parallel import average_whole_parameters, held_by_all_ranks, shard_children
 from spt_methods.views import Stage, State, rows_in
 
@@ -67,8 +68,8 @@ class Module(pl.LightningModule):
 
     Raises:
         TypeError: If ``forward`` cannot be called or ``optim`` is of the wrong kind.
-        ValueError: If there are positional arguments, nothing is at the dotted path, or ``optim``
-            has unknown keys.
+        ValueError: If there are positional arguments, nothing is at the dotted path, ``optim`` has
+            unknown keys, or a component has the name of one of the module's own methods.
 
     Example:
         >>> import torch
@@ -106,6 +107,11 @@ class Module(pl.LightningModule):
         if hparams is not None:
             self.save_hyperparameters(dict(hparams))
         for name, value in components.items():
+            if is_own(type(self), name):
+                raise ValueError(
+                    f"The component {name!r} would replace what {type(self).__name__} itself has under "
+                    "that name; give it another one."
+                )
             setattr(self, name, value)
 
     def _bind(self, forward: Forward | str | None) -> None:
@@ -169,7 +175,15 @@ class Module(pl.LightningModule):
         return None if self._trainer is None else horizon(self.trainer, "step")
 
     def _state(self, batch: Any, stage: Stage) -> State:
-        state = self(batch, stage)
+        try:
+            state = self(batch, stage)
+        except AttributeError as error:
+            if error.obj is not self or hasattr(self, str(error.name)):
+                raise
+            raise ValueError(
+                f"{self._forward_name()} needs {error.name!r}, which is none of the module's components; "
+                f"give it as `{error.name}=...`, or another forward function."
+            ) from error
         if not isinstance(state, Mapping):
             raise TypeError(f"{self._forward_name()} must return a dict, got {describe(state)}.")
         return dict(state)
@@ -318,30 +332,46 @@ class Module(pl.LightningModule):
             flush_accumulated(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Log the learning rates."""
+        """Log the learning rates; write this step's scheduled numbers of the module."""
         optimizers = self.trainer.optimizers
         names = [""] if len(optimizers) == 1 else [f"_{name}" for name in self._entries]
         for name, optimizer in zip(names, optimizers, strict=False):
             if optimizer.param_groups:
                 self.log(f"hparams/lr{name}", optimizer.param_groups[0]["lr"], on_step=True)
+            entry, step, total = self._progress(optimizer)
+            if entry.schedules:
+                _, numbers = split_schedules(self, optimizer, entry.schedules)
+                write_numbers(self, numbers, step, total)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Write this step's scheduled values; clip, with several optimizers."""
+        entry, step, total = self._progress(optimizer)
         if self._steppers is None:
             self._full_window(optimizer)
-            entry, step, total = next(iter(self._entries.values())), self.global_step, None
+        else:
+            self._clip(optimizer, entry)
+        if entry.schedules:
+            values, _ = split_schedules(self, optimizer, entry.schedules)
+            write_values(optimizer, values, step, total)
+
+    def _progress(self, optimizer: Any) -> tuple[Entry, int, int]:
+        """An optimizer's settings, its steps so far, and those of the run (0 if no schedule asks).
+
+        Raises:
+            ValueError: If a schedule follows a run that has no end.
+        """
+        if self._steppers is None:
+            entry, step = next(iter(self._entries.values())), self.global_step
+            total = self.total_steps if entry.schedules else 0
         else:
             stepper = self._steppers.of(optimizer)
             entry, step, total = stepper.entry, stepper.steps, stepper.total
-            self._clip(optimizer, entry)
-        if entry.schedules:
-            total = self.total_steps if total is None else total
-            if total is None:
-                raise ValueError(
-                    f"{sorted(entry.schedules)} follow the run, which has no end: set `max_steps` or "
-                    "`max_epochs`."
-                )
-            write_values(optimizer, entry.schedules, step, total)
+        if entry.schedules and total is None:
+            raise ValueError(
+                f"{sorted(entry.schedules)} follow the run, which has no end: set `max_steps` or "
+                "`max_epochs`."
+            )
+        return entry, step, total or 0
 
     def _full_window(self, optimizer: Optimizer) -> None:
         """Average an epoch's shorter last window by its own number of batches.
@@ -372,6 +402,18 @@ class Module(pl.LightningModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Apply the ``gpu_transform`` of the data."""
         return apply_gpu_transform(self, batch, dataloader_idx)
+
+
+def is_own(kind: type, name: str) -> bool:
+    """Whether a name is that of a method, or of a property that cannot be set.
+
+    Example:
+        >>> [is_own(pl.LightningModule, name) for name in ("setup", "device", "backbone")]
+        [True, True, False]
+    """
+    held = inspect.getattr_static(kind, name, None)
+    fixed = isinstance(held, property) and held.fset is None
+    return fixed or inspect.isroutine(held)
 
 
 def describe(value: Any) -> str:

@@ -77,7 +77,14 @@ def two_views_of(batch: Any, caller: str) -> list[Batch]:
 
 
 def images_of(views: list[Batch]) -> Tensor:
-    """The images of all views, one view after the other."""
+    """The images of all views, one view after the other.
+
+    Raises:
+        ValueError: If views differ in channels or size.
+    """
+    shapes = {tuple(view["image"].shape[1:]) for view in views}
+    if len(shapes) > 1:
+        raise ValueError(f"The images of all views must be of one shape, got {sorted(shapes)}.")
     return torch.cat([view["image"] for view in views])
 
 
@@ -144,3 +151,9 @@ def encode_crops(encode: Callable[[Tensor], Any], crops: list[Batch]) -> list[An
         for index, part in zip(indices, encoded.chunk(len(indices)), strict=True):
             outputs[index] = part
     return outputs
+
+
+def embed(encode: Callable[[Tensor], Tensor], batch: Any) -> State:
+    """``embedding`` of all views, those of one size encoded together, and ``label``."""
+    views = views_of(batch)
+    return {"embedding": torch.cat(encode_crops(encode, views)), **labels_of(batch, views)}

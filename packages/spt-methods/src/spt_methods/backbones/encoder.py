@@ -10,7 +10,14 @@ from torch import nn
 from spt_methods.backbones.timm import from_timm
 from spt_methods.backbones.vit_tokens import ViTTokens
 
-RESIZABLE = ("vision_transformer", "eva", "deit")  # timm's files whose positions may be resampled
+# timm's files of transformers for images of several sizes, and what allows it
+ANY_SIZE: dict[str, dict[str, Any]] = {
+    "vision_transformer": {"dynamic_img_size": True},
+    "eva": {"dynamic_img_size": True},
+    "deit": {"dynamic_img_size": True},
+    "swin_transformer": {"strict_img_size": False},
+    "swin_transformer_v2": {"strict_img_size": False},
+}
 
 
 def build_encoder(
@@ -34,7 +41,8 @@ def build_encoder(
         in_chans: Channels of the images.
         image_size: Side of the images, for models whose positions depend on it.
         drop_path_rate: Stochastic depth.
-        crops: Let a transformer see images of several sizes (``dynamic_img_size``).
+        crops: Let a transformer see images of several sizes (timm's ``dynamic_img_size``, for Swin
+            ``strict_img_size=False``).
         tokens: Make it a :class:`ViTTokens`, which returns tokens too; with a mask token if
             ``"mask"``. A module that is one already is taken as it is.
         **settings: Further arguments of ``timm.create_model``.
@@ -47,7 +55,7 @@ def build_encoder(
         given: dict[str, Any] = {"in_chans": in_chans, "pretrained": pretrained, **settings}
         given.update({"img_size": image_size} if image_size is not None else {})
         given.update({"drop_path_rate": drop_path_rate} if drop_path_rate else {})
-        given.update({"dynamic_img_size": True} if crops and is_resizable(encoder) else {})
+        given = {**(any_size_of(encoder) if crops else {}), **given}
         if tokens:
             return ViTTokens(encoder, mask_token=tokens == "mask", **given)
         return from_timm(encoder, low_resolution=low_resolution, **given)
@@ -71,11 +79,11 @@ def build_encoder(
     return encoder
 
 
-def is_resizable(name: str) -> bool:
-    """Whether a timm model is a transformer that can resample its positions."""
+def any_size_of(name: str) -> dict[str, Any]:
+    """What makes a transformer of timm's take images of several sizes; nothing for other networks."""
     if not timm.is_model(name):
-        return False
-    return timm.model_entrypoint(name).__module__.rpartition(".")[2] in RESIZABLE
+        return {}
+    return ANY_SIZE.get(timm.model_entrypoint(name).__module__.rpartition(".")[2], {})
 
 
 def width_of(encoder: nn.Module) -> int:

@@ -104,7 +104,7 @@ class PatchMasking(SeededMasking):
             grid_w: Columns of the grid.
 
         Raises:
-            ValueError: If the shape is another one.
+            ValueError: If the shape is another one, or no patch would be left.
         """
         if x.ndim != 3 or x.shape[1] != grid_h * grid_w:
             raise ValueError(
@@ -112,6 +112,11 @@ class PatchMasking(SeededMasking):
             )
         size, number = x.shape[:2]
         hidden = number - int(number * (1 - self.mask_ratio)) if self.training else 0
+        if hidden == number:
+            raise ValueError(
+                f"`mask_ratio` = {self.mask_ratio} hides all {number} patches; take a smaller one, or "
+                "larger images."
+            )
         if hidden == 0:
             order = torch.arange(number, device=x.device).expand(size, -1)
             return hide_first(order.float(), 0, x)

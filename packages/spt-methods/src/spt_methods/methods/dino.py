@@ -24,10 +24,10 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
     images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -43,11 +43,7 @@ def dino(self: Any, batch: Any, stage: Stage) -> State:
     ``teacher_logits`` ``(G, N, K)`` and ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        return {
-            "embedding": self.backbone.forward_teacher(images_of(views)),
-            **labels_of(batch, views),
-        }
+        return embed(self.backbone.forward_teacher, batch)
     large, small = crops_of(batch, "DINO")
     crops = [*large, *small]
     state: State = {

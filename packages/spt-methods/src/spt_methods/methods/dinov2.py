@@ -27,10 +27,10 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
     images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -39,7 +39,8 @@ def dinov2(self: Any, batch: Any, stage: Stage) -> State:
 
     Needs: ``backbone`` (a ``TeacherStudentWrapper`` of a ``ViTTokens`` with a mask token), ``projector``
     (one of a head), ``dinov2_loss``, ``masking`` (``RatioBlockMasking``); optionally ``patch_projector``
-    (without it patches share the head), ``sinkhorn`` (instead of the centre), and DINO's temperatures (else 0.07).
+    (without it patches share the head), ``sinkhorn`` (instead of the centre), and DINO's temperatures (else 0.04, where the
+    official warm-up starts).
     Reads: in ``fit`` named crops ``global...`` and ``local...``, each with ``image`` ``(N, C, H, W)``; any
     views elsewhere.
     Writes: ``embedding`` of the teacher and ``label`` to match, if there are labels: of the large crops
@@ -54,9 +55,7 @@ def dinov2(self: Any, batch: Any, stage: Stage) -> State:
 
 def embedded_by_teacher(self: Any, batch: Any) -> State:
     """``embedding`` of all views by the teacher, and ``label``."""
-    views = views_of(batch)
-    tokens = self.backbone.forward_teacher(images_of(views))
-    return {"embedding": tokens.embedding, **labels_of(batch, views)}
+    return embed(lambda images: self.backbone.forward_teacher(images).embedding, batch)
 
 
 def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
@@ -91,7 +90,7 @@ def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
 
 
 def _targets(self: Any, loss: Any, logits: Tensor) -> Tensor:
-    temperature = teacher_temperature(self, 0.07)
+    temperature = teacher_temperature(self, 0.04)
     if getattr(self, "sinkhorn", False):
         out: Tensor = loss.sinkhorn_knopp_teacher(logits, temperature)
     else:

@@ -27,10 +27,10 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
     images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -48,9 +48,7 @@ def ibot(self: Any, batch: Any, stage: Stage) -> State:
     ``teacher_logits`` ``(G, N, K)``, ``mask`` ``(G * N, P)``, ``loss_cls``, ``loss_patch`` and ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        tokens = self.backbone.forward_teacher(images_of(views))
-        return {"embedding": tokens.embedding, **labels_of(batch, views)}
+        return embed(lambda images: self.backbone.forward_teacher(images).embedding, batch)
     large, small = crops_of(batch, "iBOT")
     images = images_of(large)
     hidden = hide(self.masking, len(images), self.backbone.teacher.grid_of(images), images.device)

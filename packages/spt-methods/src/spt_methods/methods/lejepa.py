@@ -20,10 +20,9 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
-    images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -38,8 +37,7 @@ def lejepa(self: Any, batch: Any, stage: Stage) -> State:
     ``sigreg_loss`` and ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        return {"embedding": self.backbone(images_of(views)), **labels_of(batch, views)}
+        return embed(self.backbone, batch)
     large, small = crops_of(batch, "LeJEPA")
     embeddings = encode_crops(self.backbone, [*large, *small])
     projections = self.projector(torch.cat(embeddings)).chunk(len(embeddings))
@@ -74,7 +72,7 @@ class LeJEPA(Method):
 
     paper = Recipe(
         "AdamW", 5e-4, 0.05, batch=256, epochs=100, warmup_epochs=10, rule="none",
-        end_factor=1e-3, augmentation="dino",
+        end_factor=1e-3, augmentation="lejepa",
     )  # fmt: skip
 
     def __init__(

@@ -25,10 +25,9 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
-    images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -44,8 +43,7 @@ def mimrefiner(self: Any, batch: Any, stage: Stage) -> State:
     ``fit``, of all views elsewhere; in ``fit`` also ``head_losses`` ``(H,)`` and their sum, ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        return {"embedding": self.backbone(images_of(views)).embedding, **labels_of(batch, views)}
+        return embed(lambda images: self.backbone(images).embedding, batch)
     large, small = crops_of(batch, "MIM-Refiner")
 
     def encode(images: Tensor) -> Tensor:

@@ -22,10 +22,9 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
-    images_of,
     labels_of,
-    views_of,
 )
 
 
@@ -44,9 +43,7 @@ def msn(self: Any, batch: Any, stage: Stage) -> State:
         ValueError: If there is one crop alone.
     """
     if stage != "fit":
-        views = views_of(batch)
-        tokens = self.backbone.forward_teacher(images_of(views))
-        return {"embedding": tokens.embedding, **labels_of(batch, views)}
+        return embed(lambda images: self.backbone.forward_teacher(images).embedding, batch)
     large, small = crops_of(batch, "MSN")
     if len(large) + len(small) < 2:
         raise ValueError("MSN compares a 'global...' crop with at least one more crop, got 1.")

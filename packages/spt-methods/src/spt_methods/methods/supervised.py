@@ -22,8 +22,9 @@ def supervised(self: Any, batch: Any, stage: Stage) -> State:
     """Predict the label of each image.
 
     Needs: ``backbone``, ``classifier``, ``supervised_loss``; optionally ``mix``, which mixes images and
-    labels in ``fit`` (:class:`spt_augment.RandomMixupCutmix`).
-    Reads: ``image`` ``(N, C, H, W)``, one view or several; ``label`` ``(N,)``, required in ``fit``.
+    labels in ``fit`` (:class:`spt_augment.RandomMixupCutmix`), unless they come mixed from the data.
+    Reads: ``image`` ``(N, C, H, W)``, one view or several; ``label`` ``(N,)``, or mixed ``(N, K)``,
+    required in ``fit``.
     Writes: ``embedding`` ``(V * N, F)``, ``logits`` ``(V * N, K)``, and with labels ``label`` and ``loss``
     in every stage.
     """
@@ -34,7 +35,8 @@ def supervised(self: Any, batch: Any, stage: Stage) -> State:
         held = sorted({str(key) for view in views for key in view})
         raise ValueError(f"supervised training needs 'label' in the batch; it holds {held}.")
     mix = getattr(self, "mix", None)
-    if stage == "fit" and mix is not None:
+    mixed = target is not None and target.ndim == 2 and target.is_floating_point()
+    if stage == "fit" and mix is not None and not mixed:
         images, target = mix(images, target)
     embedding = self.backbone(images)
     state: State = {"embedding": embedding, "logits": self.classifier(embedding), **found}
@@ -62,7 +64,8 @@ class DeiT(Method):
     Note:
         DeiT without distillation. Partners of Mixup and CutMix are a random permutation of the batch,
         in the official code its reverse. Repeated augmentation, RandAugment and random erasing
-        belong to the data: the recipe ``deit`` of ``spt_augment`` has the latter two.
+        belong to the data: the recipe ``deit`` of ``spt_data`` and ``spt_augment`` has the latter two.
+        It mixes too; what comes with mixed labels ``(N, K)`` is not mixed again.
     """
 
     paper = Recipe(

@@ -25,8 +25,8 @@ from spt_methods.views import (
     Stage,
     State,
     crops_of,
+    embed,
     encode_crops,
-    images_of,
     labels_of,
     views_of,
 )
@@ -43,8 +43,7 @@ def swav(self: Any, batch: Any, stage: Stage) -> State:
     ``fit``, of all views elsewhere; in ``fit`` also ``projection`` ``(2N, D)`` and ``loss``.
     """
     if stage != "fit":
-        views = views_of(batch)
-        return {"embedding": self.backbone(images_of(views)), **labels_of(batch, views)}
+        return embed(self.backbone, batch)
     large, small = _crops(batch)
     embeddings = encode_crops(self.backbone, [*large, *small])
     projections = self.projector(torch.cat(embeddings)).chunk(len(embeddings))

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from spt_optim import layer_decay_groups, parameter_kinds
+import torch
+from spt_optim import create_optimizer, layer_decay_groups, parameter_kinds
 from spt_optim.param_groups import ParameterKind
 from torch import Tensor, nn
 
+from spt_methods.backbones.auto_linear import AutoLinearClassifier
+from spt_methods.backbones.auto_tune_mlp import AutoTuneMLP
 from spt_methods.optim.grammar import Entry
 
 Named = dict[str, Tensor]
@@ -101,14 +104,15 @@ def _paths(name: str) -> Iterator[str]:
 
 
 def groups_of(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
-    """An optimizer's parameter groups: layer-wise rates first, then what ``groups`` names.
+    """An optimizer's parameter groups: layer-wise rates, those of grids, then what ``groups`` names.
 
     Raises:
-        ValueError: If layer-wise decay lacks a rate, or a group's expression names nothing.
+        ValueError: If a group's expression names nothing.
     """
     groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
     if entry.layer_decay is not None:
         groups = _layerwise(module, parameters, entry)
+    groups = _of_grids(module, groups, entry)
     kinds = parameter_kinds(module)
     for key, options in entry.groups.items():
         ids = {
@@ -123,23 +127,23 @@ def groups_of(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[s
     return groups
 
 
-def _config(entry: Entry, wanted_by: str) -> Mapping[str, Any]:
-    config = entry.optimizer if isinstance(entry.optimizer, Mapping) else {}
-    if "lr" not in config:
-        raise ValueError(
-            f"`{wanted_by}` needs the rate: give `optimizer` as a mapping with `type` and `lr`."
-        )
-    return config
+def _defaults(entry: Entry) -> Mapping[str, Any]:
+    """The rate and the decay that an optimizer has where a group sets none."""
+    made = create_optimizer([nn.Parameter(torch.zeros(1))], entry.optimizer)
+    return {
+        "lr": float(made.defaults["lr"]),
+        "weight_decay": made.defaults.get("weight_decay", 0.0),
+    }
 
 
 def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[str, Any]]:
-    config = _config(entry, "layer_decay")
+    defaults = _defaults(entry)
     wanted = {id(p) for p in parameters.values()}
     found = layer_decay_groups(
         module,
-        config["lr"],
+        defaults["lr"],
         entry.layer_decay or 1.0,
-        config.get("weight_decay", 0.0),
+        defaults["weight_decay"],
         patch_embed_factor=entry.patch_embed_factor,
     )
     groups = []
@@ -152,13 +156,27 @@ def _layerwise(module: nn.Module, parameters: Named, entry: Entry) -> list[dict[
     return groups
 
 
+def _of_grids(
+    module: nn.Module, groups: list[dict[str, Any]], entry: Entry
+) -> list[dict[str, Any]]:
+    """The groups, with the members of grids in groups of their own rates and decays."""
+    grids = [
+        part for part in module.modules() if isinstance(part, (AutoLinearClassifier, AutoTuneMLP))
+    ]
+    for grid in grids:
+        for options in grid.parameter_groups(_defaults(entry)["lr"]):
+            ids = {id(p) for p in options.pop("params")}
+            groups = [part for group in groups for part in _split(group, ids, options, entry)]
+    return groups
+
+
 def _split(
     group: dict[str, Any], ids: set[int], options: Mapping[str, Any], entry: Entry
 ) -> list[dict[str, Any]]:
     """The group without, and with, some parameters; ``lr_factor`` multiplies the rate."""
     options = dict(options)
     if "lr_factor" in options:
-        lr = group["lr"] if "lr" in group else _config(entry, "lr_factor")["lr"]
+        lr = group["lr"] if "lr" in group else _defaults(entry)["lr"]
         options["lr"] = lr * options.pop("lr_factor")
     inside = [p for p in group["params"] if id(p) in ids]
     outside = [p for p in group["params"] if id(p) not in ids]

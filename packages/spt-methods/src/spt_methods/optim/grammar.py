@@ -35,7 +35,10 @@ class Entry:
             ``lr_factor`` multiplies the rate.
         layer_decay: Factor of the rate per layer below the last, for transformers.
         patch_embed_factor: Further factor of the patch embedding's rate.
-        schedules: Values that follow the optimizer step: ``"weight_decay"``, ``"momentum"``.
+        schedules: Values that follow the optimizer step: ``"weight_decay"``, ``"momentum"``, or a
+            number that the module or one of its parts holds, by its path, such as
+            ``"simclr_loss.temperature"``. Each is given as a ``Schedule``, ``(start, end)``, or a
+            mapping with ``start``, ``end`` and ``shape``.
     """
 
     optimizer: Any

@@ -1,4 +1,4 @@
-"""Values of parameter groups that follow the step, and clipping."""
+"""Values that follow the step, of parameter groups and of modules, and clipping."""
 
 from __future__ import annotations
 
@@ -6,11 +6,54 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spt_methods.optim.grammar import Clip
 from spt_methods.schedule import Schedule
+
+
+def split_schedules(
+    module: nn.Module, optimizer: Optimizer, schedules: Mapping[str, Schedule]
+) -> tuple[dict[str, Schedule], dict[str, Schedule]]:
+    """The schedules of the optimizer's values, and those of numbers that the module holds.
+
+    Raises:
+        ValueError: If neither has such a value.
+    """
+    group = optimizer.param_groups[0]
+    known = {*group, "momentum"} if "betas" in group else {*group}
+    own = {key: schedule for key, schedule in schedules.items() if key in known - {"params"}}
+    rest = {key: schedule for key, schedule in schedules.items() if key not in own}
+    for key in rest:
+        if not _is_number(_held(module, key)):
+            raise ValueError(
+                f"{type(optimizer).__name__} has no {key!r} to schedule; it has "
+                f"{sorted(k for k in group if k != 'params')}. Nor does {type(module).__name__} hold a "
+                "number there; that of a part is given by its path, as 'simclr_loss.temperature'."
+            )
+    return own, rest
+
+
+def write_numbers(
+    module: nn.Module, schedules: Mapping[str, Schedule], step: int, total: int
+) -> None:
+    """Write this step's values into the numbers that a module and its parts hold."""
+    for key, schedule in schedules.items():
+        owner, _, name = key.rpartition(".")
+        setattr(_held(module, owner) if owner else module, name, schedule.at(step, total))
+
+
+def _held(module: nn.Module, path: str) -> Any:
+    """What is at a dotted path; ``None`` if there is nothing."""
+    held: Any = module
+    for name in path.split("."):
+        held = getattr(held, name, None)
+    return held
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def write_values(
@@ -22,7 +65,7 @@ def write_values(
     (no weight decay) stays. ``"momentum"`` is the first of ``betas`` for Adam and its kin.
 
     Raises:
-        ValueError: If the optimizer has no such value.
+        ValueError: If a value is 0 in every group.
     """
     for key, schedule in schedules.items():
         value = schedule.at(step, total)
@@ -31,11 +74,6 @@ def write_values(
             for group in groups:
                 group["betas"] = (value, *group["betas"][1:])
             continue
-        if key not in groups[0]:
-            raise ValueError(
-                f"{type(optimizer).__name__} has no {key!r} to schedule; it has "
-                f"{sorted(k for k in groups[0] if k != 'params')}."
-            )
         for group in groups:  # as `initial_lr` of torch's schedulers, saved with the optimizer
             group.setdefault(f"initial_{key}", group[key])
         largest = max(group[f"initial_{key}"] for group in groups)
