@@ -40,10 +40,10 @@ def run_demo(tmp_path, *options, epochs=1):
 
 
 def test_the_demo_trains_an_encoder_that_beats_the_untrained_one(tmp_path):
-    accuracy = run_demo(tmp_path, epochs=3)
+    accuracy = run_demo(tmp_path, epochs=2)
     assert accuracy["trained encoder"] > accuracy["same encoder, untrained"] + 1
 
 
 def test_the_demo_with_jax_beats_its_untrained_encoder_too(tmp_path):
-    accuracy = run_demo(tmp_path, "--jax", epochs=2)
+    accuracy = run_demo(tmp_path, "--jax", epochs=1)
     assert accuracy["trained encoder"] > accuracy["same encoder, untrained"] + 1

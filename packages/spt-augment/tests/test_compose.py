@@ -254,3 +254,14 @@ def test_the_fused_crop_is_one_graph_for_every_size():
 def test_compile_takes_a_mode_only():
     with pytest.raises(TypeError, match="`compile` takes only `mode`, got"):
         simclr().compile(backend="eager")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_fused_colours_keep_the_dtype_of_the_images(dtype):
+    from spt_augment._passes import colour_pass
+
+    numbers = torch.tensor([[1.0], [0.0]])
+    out = colour_pass(torch.rand(2, 3, 5).to(dtype), numbers, (("grey", None, 1),))
+    assert out.dtype == dtype
+    as_bytes = torch.randint(0, 256, (2, 3, 5), dtype=torch.uint8)
+    assert colour_pass(as_bytes, numbers, (("grey", None, 1),)).dtype == torch.float32

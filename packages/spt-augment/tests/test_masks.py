@@ -218,3 +218,8 @@ def test_masks_follow_the_key():
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_more_blocks_than_patches_are_refused():
+    with pytest.raises(ValueError, match="`num_masked` = 75 is more than the 6 x 6 patches"):
+        BatchBlockwiseMask()({"image": torch.zeros(2, 3, 96, 96)})

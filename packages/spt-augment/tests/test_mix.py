@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spt_augment import GPURandomErasing, MixBatch, RandomMixupCutmix
+from spt_augment import GPUCompose, GPURandomErasing, MixBatch, RandomMixupCutmix
 from spt_augment._random import drawing
 
 N, K = 8, 5
@@ -147,3 +147,17 @@ def test_random_erasing_fills_with_noise_of_its_own_generator():
         GPURandomErasing(value="pixel")
     with pytest.raises(ValueError, match="one number or 3, one per channel"):
         GPURandomErasing(value=[1.0, 2.0], p=1.0)({"image": x})
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_noise_that_erases_is_each_images_own_whatever_the_pieces(fuse):
+    """Large images pass a processor one by one; the noise is that of the whole batch."""
+    erase = GPURandomErasing(value="random", p=0.8, scale=(0.5, 0.6))
+    with drawing(0):
+        out = GPUCompose([erase], fuse=fuse, compile=False)({"image": torch.zeros(4, 3, 256, 256)})
+    with drawing(0):
+        expected = erase({"image": torch.zeros(4, 3, 256, 256)})["image"]
+    assert torch.equal(out["image"], expected)
+    painted = [image[image != 0][:1000] for image in expected if image.any()]
+    assert len(painted) > 1
+    assert not torch.equal(painted[0], painted[1])

@@ -89,3 +89,12 @@ def test_labels_stay_with_their_view():
 def test_ijepa_on_a_small_grid_says_what_does_not_fit():
     with pytest.raises(ValueError, match="does not keep more than `min_keep` = 10"):
         recipes.ijepa(size=32)(batch())
+
+
+@pytest.mark.parametrize("size", [96, 144, 224])
+def test_beits_blocks_keep_their_share_at_other_sizes(size):
+    images = torch.randint(0, 256, (64, 3, size, size), dtype=torch.uint8)
+    masks = recipes.beit(size=size, compile=False)({"image": images})["mask"]
+    share = masks.float().mean().item()
+    assert masks.shape[1:] == (size // 16, size // 16)
+    assert 0.3 < share <= 75 / 196 + 0.01

@@ -1,8 +1,15 @@
 """Which transform a batch gets in a Lightning run."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from spt_augment import GPURandomResizedCrop, GPUTransformMixin, apply_gpu_transform
+from spt_augment import (
+    GPURandomResizedCrop,
+    GPUTransformMixin,
+    apply_gpu_transform,
+    find_gpu_transform,
+)
 from torch.utils.data import DataLoader, Dataset, Subset
 
 pl = pytest.importorskip("lightning")
@@ -93,7 +100,7 @@ def test_a_data_module_may_choose_by_stage_in_either_spelling(tmp_path):
 
 def test_wrapped_data_sets_are_looked_into(tmp_path):
     wrapped = loader(mark("inner"), lambda dataset: Subset(dataset, [0, 1]))
-    joined = loader(mark("inner"), lambda d: torch.utils.data.ConcatDataset([Images(), d]))
+    joined = loader(mark("inner"), lambda d: torch.utils.data.ConcatDataset([d, Subset(d, [1])]))
     assert set(fit(tmp_path, Data(wrapped, joined)).seen) == {("train", "inner"), ("val", "inner")}
 
 
@@ -118,8 +125,13 @@ def test_each_of_several_training_loaders_has_its_own(tmp_path):
 def test_joined_data_sets_that_disagree_are_refused(tmp_path):
     join = torch.utils.data.ConcatDataset
     joined = loader(mark("a"), lambda d: join([d, Images(mark("b"))]))
-    with pytest.raises(ValueError, match="Joined data sets .* have 2 different `gpu_transform`s"):
+    with pytest.raises(
+        ValueError, match="Joined data sets .* have different `gpu_transform`s, 0 of"
+    ):
         fit(tmp_path, Data(joined, loader()))
+    only_one = loader(mark("a"), lambda d: join([d, Images()]))
+    with pytest.raises(ValueError, match="have different `gpu_transform`s, 1 of 2 none"):
+        fit(tmp_path, Data(only_one, loader()))
     one = mark("same")
     agreed = loader(one, lambda d: join([d, Images(one)]))
     assert ("train", "same") in fit(tmp_path, Data(agreed, loader())).seen
@@ -174,3 +186,19 @@ def test_a_transform_on_the_module_is_refused(tmp_path):
 def test_what_cannot_be_called_is_refused(tmp_path):
     with pytest.raises(TypeError, match="`gpu_transform` of Images must be callable, got str"):
         fit(tmp_path, Data(loader("crop"), loader()))
+
+
+def test_samples_that_a_list_holds_are_not_looked_into():
+    """That would be a walk through the data set for every batch."""
+
+    class Sample(dict):
+        @property
+        def gpu_transform(self):
+            raise AssertionError("a sample was asked for its transform")
+
+    samples = [Sample(image=torch.zeros(1)) for _ in range(3)]
+    trainer = SimpleNamespace(datamodule=None)
+    for held in (samples, tuple(samples), dict(enumerate(samples))):
+        loader = SimpleNamespace(dataset=SimpleNamespace(dataset=held))
+        assert find_gpu_transform(trainer, "train", loader) is None
+        assert find_gpu_transform(trainer, "train", SimpleNamespace(dataset=held)) is None

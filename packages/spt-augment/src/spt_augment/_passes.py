@@ -183,16 +183,17 @@ def colour_pass(images: Tensor, numbers: Tensor, program: tuple[Any, ...]) -> Te
     """Colour steps on ``(N, 3, P)``, from uint8 or float to float.
 
     Args:
-        images: The pixels.
+        images: The pixels; the result has their dtype, uint8 becomes float32.
         numbers: Those of all steps side by side, ``(N, K)``.
         program: For each step its name, what is fixed of it and how many numbers it has.
     """
-    planes: Planes = as_float(images).unbind(1)
+    pixels = as_float(images)
+    planes: Planes = pixels.unbind(1)
     place = 0
     for name, fixed, count in program:
         planes = STEPS[name](planes, numbers[:, place : place + count], fixed)
         place += count
-    return torch.stack(planes, dim=1)
+    return torch.stack(planes, dim=1).to(pixels.dtype)
 
 
 STEPS: dict[str, Callable[[Planes, Tensor, Any], Planes]] = {

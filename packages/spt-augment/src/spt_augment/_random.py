@@ -8,13 +8,15 @@ device and choosing rows by them costs no synchronisation.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 _current: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)
 
@@ -49,6 +51,48 @@ def drawing(*key: int | str) -> Iterator[torch.Generator]:
         yield generator
     finally:
         _current.reset(token)
+
+
+class Drawing(nn.Module):
+    """A module that draws anew in each call.
+
+    In a plain loop the generator is keyed by ``seed``, the rank, ``number`` and the calls so far, which
+    the state dict holds.
+
+    Attributes:
+        seed: That of the run; if it is ``None``, torch's at the first call.
+        number: The least that no other module has, so that two of them draw on their own, and
+            those of a second run in one process as those of the first.
+        calls: How often it has drawn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed: int | None = None
+        self.number = next(i for i in itertools.count() if i not in _living)
+        _living[self.number] = self
+        self.calls = 0
+
+    @contextmanager
+    def drawing(self) -> Iterator[torch.Generator]:
+        """The generator of this call, or the one that is already in use further out."""
+        if self.seed is None:
+            self.seed = torch.initial_seed() % 2**63
+        with drawing(self.seed, current_rank(), "loop", self.number, self.calls) as generator:
+            self.calls += 1
+            yield generator
+
+    def get_extra_state(self) -> Tensor:
+        """Where the draws stand, for a resumed loop: seed (-1 for none), number, calls."""
+        return torch.tensor([-1 if self.seed is None else self.seed, self.number, self.calls])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on with the next draw."""
+        seed, self.number, self.calls = state.tolist()
+        self.seed = None if seed < 0 else seed
+
+
+_living: WeakValueDictionary[int, Drawing] = WeakValueDictionary()
 
 
 def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

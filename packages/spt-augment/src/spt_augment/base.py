@@ -6,25 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spt_augment._parameters import Draws, Parameters, place
-from spt_augment._random import current_rank, drawing
+from spt_augment._random import Drawing
 
 Batch = dict[str, Any]
 
 
-class BatchTransform(nn.Module):
+class BatchTransform(Drawing):
     """A transform of a collated batch; subclasses write :meth:`transform`.
 
-    Used alone, in a plain loop, it draws from a generator keyed by ``seed``, the rank and the
-    number of calls so far; :func:`spt_augment.apply_gpu_transform` keys it by the step.
+    Used alone, in a plain loop, it draws from a generator keyed by the run's seed, the rank, the
+    instance and its calls so far, which its state dict holds; set ``seed`` for another seed than
+    torch's. :func:`spt_augment.apply_gpu_transform` keys it by the step.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seed = 0
-        self.calls = 0
 
     def forward(self, batch: Batch) -> Batch:
         """Transform a batch, without gradients; the given one is left as it is."""
@@ -32,8 +28,7 @@ class BatchTransform(nn.Module):
             raise TypeError(
                 f"{type(self).__name__} takes a batch dict, got {type(batch).__name__}."
             )
-        with drawing(self.seed, current_rank(), "loop", self.calls) as generator, torch.no_grad():
-            self.calls += 1
+        with self.drawing() as generator, torch.no_grad():
             return self.transform(dict(batch), generator)
 
     def transform(self, batch: Batch, generator: torch.Generator) -> Batch:

@@ -71,7 +71,7 @@ class GPURandomErasing(ImageTransform):
         top = (place[0] * (height - h + 1)).long()
         left = (place[1] * (width - w + 1)).long()
         chosen = coins(n, self.p, generator) & fits.any(1)
-        seed = torch.randint(2**23, (1,), generator=generator).expand(n)
+        seed = torch.randint(2**62, (n,), generator=generator)
         return {
             "batch_prob": chosen,
             "box": torch.stack([top, left, h, w], dim=1) * chosen[:, None],
@@ -92,9 +92,10 @@ class GPURandomErasing(ImageTransform):
 
     def _values(self, images: Tensor, given: Parameters) -> Tensor:
         if isinstance(self.value, str):
-            seed = int(given.host["_seed"][0])
-            generator = torch.Generator(images.device).manual_seed(seed)
-            return torch.empty_like(images).normal_(generator=generator)
+            generator, noise = torch.Generator(images.device), torch.empty_like(images)
+            for image, seed in zip(noise, given.host["_seed"].tolist(), strict=True):
+                image.normal_(generator=generator.manual_seed(seed))
+            return noise
         numbers = [self.value] if isinstance(self.value, (int, float)) else [*self.value]
         if len(numbers) not in (1, images.shape[1]):
             raise ValueError(

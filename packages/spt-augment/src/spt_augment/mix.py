@@ -10,14 +10,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from spt_augment._parameters import send
-from spt_augment._random import beta, current_rank, drawing
+from spt_augment._random import Drawing, beta
 from spt_augment.base import Batch, BatchTransform, as_float, check_probability, images_of, missing
 
 
-class RandomMixupCutmix(nn.Module):
+class RandomMixupCutmix(Drawing):
     """Mix every image of a batch with another one, by Mixup or by CutMix, and their labels.
 
     The share and the kind are drawn once per batch, the partners by a random permutation.
@@ -51,6 +51,7 @@ class RandomMixupCutmix(nn.Module):
         label_smoothing: float = 0.1,
     ) -> None:
         super().__init__()
+        self.number = 0  # it is part of a model, and equal models draw alike
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be >= 1, got {num_classes}.")
         if mixup_alpha < 0 or cutmix_alpha < 0 or mixup_alpha == cutmix_alpha == 0:
@@ -70,8 +71,6 @@ class RandomMixupCutmix(nn.Module):
         self.prob = prob
         self.switch_prob = switch_prob
         self.label_smoothing = label_smoothing
-        self.seed = 0
-        self.calls = 0
 
     @torch.no_grad()
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,8 +92,7 @@ class RandomMixupCutmix(nn.Module):
                 f"{labels.dtype} of shape {tuple(labels.shape)}."
             )
         images, soft = as_float(images), self._smooth(labels)
-        with drawing(self.seed, current_rank(), "mix", self.calls) as generator:
-            self.calls += 1
+        with self.drawing() as generator:
             coin, cut = torch.rand(2, generator=generator).tolist()
             order = torch.randperm(len(images), generator=generator)
             cuts = (
@@ -118,14 +116,6 @@ class RandomMixupCutmix(nn.Module):
         off = self.label_smoothing / self.num_classes
         hot = F.one_hot(labels, self.num_classes).float()
         return hot * (1 - self.label_smoothing) + off
-
-    def get_extra_state(self) -> Tensor:
-        """How many batches have been mixed: a resumed run goes on with the next draw."""
-        return torch.tensor(self.calls)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on after that many batches."""
-        self.calls = int(state)
 
 
 def cutmix(

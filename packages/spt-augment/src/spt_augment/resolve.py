@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ def find_gpu_transform(trainer: Any, stage: str, loader: Any) -> Callable[[Any],
         ValueError: If joined data sets have different transforms, or a data module's mapping has
             a key that is no stage.
     """
-    own = _of_datasets(loader)
+    own = _own(loader)
     if own is not None:
         return own
     found = getattr(getattr(trainer, "datamodule", None), "gpu_transform", None)
@@ -147,36 +147,40 @@ def _val_loop(trainer: Any) -> Any:
     return trainer.fit_loop.epoch_loop.val_loop if fitting else trainer.validate_loop
 
 
-def _of_datasets(loader: Any) -> Callable[[Any], Any] | None:
-    """The transform of the data sets below a loader, from the outside in, level by level."""
-    level = [loader]
-    while level:
-        found = {
-            id(own): _callable(own, type(item).__name__)
-            for item in level
-            if (own := getattr(item, "gpu_transform", None)) is not None
-        }
-        if len(found) > 1:
-            names = sorted({type(item).__name__ for item in level})
-            raise ValueError(
-                f"Joined data sets ({', '.join(names)}) have {len(found)} different "
-                "`gpu_transform`s, and a batch mixes their samples. Give one to the data set that "
-                "joins them, or to the data module."
-            )
-        if found:
-            return next(iter(found.values()))
-        level = [inner for item in level for inner in _inside(item)]
-    return None
-
-
-def _inside(item: Any) -> list[Any]:
-    """What a loader, a subset or a concatenation holds."""
+def _own(item: Any) -> Callable[[Any], Any] | None:
+    """The transform of a loader, of loaders, or of the data sets below, from the outside in."""
     if isinstance(item, Mapping):
-        return list(item.values())
+        return _shared(list(item.values()))
     if isinstance(item, (list, tuple)):
-        return list(item)
+        return _shared(item)
+    return _of_dataset(item)
+
+
+def _of_dataset(item: Any) -> Callable[[Any], Any] | None:
+    """The same of one loader or data set; samples are not looked into, however they are held."""
+    if isinstance(item, (Mapping, list, tuple)):
+        return None
+    own = getattr(item, "gpu_transform", None)
+    if own is not None:
+        return _callable(own, type(item).__name__)
+    joined = getattr(item, "datasets", None)
+    if isinstance(joined, (list, tuple)) and joined:
+        return _shared(joined)
     inner = getattr(item, "dataset", None)
-    return [*([] if inner is None else [inner]), *(getattr(item, "datasets", None) or [])]
+    return None if inner is None else _of_dataset(inner)
+
+
+def _shared(parts: Sequence[Any]) -> Callable[[Any], Any] | None:
+    """The one transform of joined loaders or data sets."""
+    found = [_of_dataset(part) for part in parts]
+    if len({id(transform) for transform in found}) > 1:
+        names = sorted({type(part).__name__ for part in parts})
+        raise ValueError(
+            f"Joined data sets ({', '.join(names)}) have different `gpu_transform`s, "
+            f"{sum(t is None for t in found)} of {len(found)} none, and a batch mixes their samples. "
+            "Give one to the data set that joins them, or to the data module."
+        )
+    return found[0] if found else None
 
 
 def _batches_so_far(trainer: Any, stage: str) -> int:

@@ -18,17 +18,16 @@ class StackedMultiView(BatchTransform):
     """Several views of each image from one chain: symmetric recipes such as SimCLR.
 
     All views pass the chain together and are split again; a :class:`GPUCompose` that begins with
-    a crop cuts them from the one batch, without copies of it. ``source`` leaves the batch; each
-    view is a dict of its images, of what was drawn for it, and of every field that has one row
-    per sample.
+    a crop cuts them from the one batch, without copies of it. ``source`` leaves the batch, all else
+    stays; each view is a dict of its images, of what was drawn for it, and of every field that has
+    one row per sample.
 
     Args:
         chain: From batch to batch, drawing per sample.
         n_views: Views of each image.
         source: Key of the images.
         views_key: Key of the list of views.
-        label_key: A field that each view shares, if it is there. All fields with one row per
-            sample are shared; the argument names the one that must not be changed by the chain.
+        label_key: A field that each view has if the batch has it, also where the chain drops it.
 
     Raises:
         ValueError: If ``n_views`` is below 1.
@@ -61,7 +60,8 @@ class StackedMultiView(BatchTransform):
     def transform(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Fan out into views."""
         images = images_of(batch, self.source, type(self).__name__)
-        rows, rest = split_rows(batch, self.source, len(images))
+        rest = {key: value for key, value in batch.items() if key != self.source}
+        rows = {key: value for key, value in rest.items() if _is_rows(value, len(images))}
         tiled = {key: _tile(value, self.n_views) for key, value in rows.items()}
         if isinstance(self.chain, GPUCompose) and self.chain.begins_with_images_of(self.source):
             # the crop cuts every view from the one batch
@@ -70,9 +70,9 @@ class StackedMultiView(BatchTransform):
         else:
             out = self.chain({**tiled, self.source: images.repeat(self.n_views, 1, 1, 1)})
         if self.label_key in tiled:
-            out = {**out, self.label_key: tiled[self.label_key]}
+            out = {self.label_key: tiled[self.label_key], **out}
         n = len(images)
-        views = [_part(out, i * n, n) for i in range(self.n_views)]
+        views = [_part(out, i * n, n, n * self.n_views) for i in range(self.n_views)]
         return {**rest, self.views_key: views}
 
 
@@ -85,8 +85,9 @@ class MultiView(BatchTransform):
             :class:`StackedMultiView` in it stands for several views, ``local`` for ``local_1``,
             ``local_2`` and so on.
         source: Key of the images.
-        views_key: Key of the list of views.
-        label_key: A field that each view shares, if it is there.
+        views_key: Key of the list of views, beside which all else stays. Beside named views stays
+            what has no row per sample.
+        label_key: A field that each view has if the batch has it, also where a chain drops it.
 
     Raises:
         ValueError: If there is no chain.
@@ -112,11 +113,13 @@ class MultiView(BatchTransform):
     def transform(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Fan out into views."""
         images = images_of(batch, self.source, type(self).__name__)
-        rows, rest = split_rows(batch, self.source, len(images))
+        rest = {key: value for key, value in batch.items() if key != self.source}
+        rows = {key: value for key, value in rest.items() if _is_rows(value, len(images))}
         groups = [self._views(chain, {**rows, self.source: images}) for chain in self.chains]
         if self.names is None:
             return {**rest, self.views_key: [view for group in groups for view in group]}
         named = zip(self.names, groups, strict=True)
+        rest = {key: value for key, value in rest.items() if key not in rows}  # as on the processor
         return {**rest, **{key: view for name, group in named for key, view in _keys(name, group)}}
 
     def _views(self, chain: nn.Module, batch: Batch) -> list[Batch]:
@@ -124,7 +127,7 @@ class MultiView(BatchTransform):
         out = chain(batch)
         views = out[chain.views_key] if isinstance(chain, StackedMultiView) else [out]
         if self.label_key in batch:
-            views = [{**view, self.label_key: batch[self.label_key]} for view in views]
+            views = [{self.label_key: batch[self.label_key], **view} for view in views]
         return list(views)
 
 
@@ -135,28 +138,25 @@ def _keys(name: str, views: Sequence[Batch]) -> list[tuple[str, Batch]]:
     return [(f"{name}_{i + 1}", view) for i, view in enumerate(views)]
 
 
-def split_rows(batch: Batch, source: str, n: int) -> tuple[Batch, Batch]:
-    """The fields with one row per sample, and the others, without the images."""
-    rows: Batch = {}
-    rest: Batch = {}
-    for key, value in batch.items():
-        if key != source:
-            (rows if _is_rows(value, n) else rest)[key] = value
-    return rows, rest
-
-
 def _is_rows(value: Any, n: int) -> bool:
+    """Whether there is one row per sample, in each entry of a dict too."""
+    if isinstance(value, dict):
+        return bool(value) and all(_is_rows(item, n) for item in value.values())
     if isinstance(value, Tensor):
         return value.ndim > 0 and len(value) == n
     return isinstance(value, list) and len(value) == n
 
 
 def _tile(value: Any, times: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _tile(item, times) for key, item in value.items()}
     return torch.cat([value] * times) if isinstance(value, Tensor) else value * times
 
 
-def _part(value: Any, start: int, n: int) -> Any:
-    """One view's rows, in records too."""
+def _part(value: Any, start: int, n: int, total: int) -> Any:
+    """One view's rows of ``total``, in records and in lists of tensors too; others stay whole."""
     if isinstance(value, dict):
-        return {key: _part(item, start, n) for key, item in value.items()}
-    return value[start : start + n] if isinstance(value, (Tensor, list)) else value
+        return {key: _part(item, start, n, total) for key, item in value.items()}
+    if isinstance(value, list) and any(isinstance(item, Tensor) and item.ndim for item in value):
+        return [_part(item, start, n, total) for item in value]  # masks: a tensor per block
+    return value[start : start + n] if _is_rows(value, total) else value

@@ -118,13 +118,24 @@ class Recipe:
     mix: MixSpec | None = None
 
     def resized(self, size: int | None = None, local_size: int | None = None) -> Recipe:
-        """The same recipe at another output size: of local crops, and of all other views."""
+        """The same recipe at another output size: of local crops, and of all other views.
+
+        BEiT's blocks keep their share of the patches.
+        """
         sizes = {True: local_size, False: size}
         views = tuple(
             replace(view, size=sizes[view.name.startswith("local")] or view.size)
             for view in self.views
         )
-        return replace(self, views=views)
+        mask = self.mask
+        if size is not None and isinstance(mask, BlockMaskSpec):
+            share = (size // mask.patch_size) ** 2 / (self.views[0].size // mask.patch_size) ** 2
+            mask = replace(
+                mask,
+                num_masked=round(mask.num_masked * share),
+                min_block=max(1, round(mask.min_block * share)),
+            )
+        return replace(self, views=views, mask=mask)
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
         """The same recipe with other channel statistics."""

@@ -70,6 +70,11 @@ class BatchBlockwiseMask(BatchMask):
 
     def draw(self, n: int, grid: tuple[int, int], generator: torch.Generator) -> dict[str, Any]:
         """The masks."""
+        if self.num_masked > grid[0] * grid[1]:
+            raise ValueError(
+                f"`num_masked` = {self.num_masked} is more than the {grid[0]} x {grid[1]} patches that "
+                "the images have; give a smaller number, or larger images."
+            )
         mask = torch.zeros(n, *grid, dtype=torch.bool)
         growing = torch.arange(n)
         while len(growing):
