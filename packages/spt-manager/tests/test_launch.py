@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 from spt_manager import BuildError, Manager, NotAllowedError, config_context
+from spt_manager.allow import require_allowed
 from spt_manager.check import check_config
 from spt_manager.launch import ConfigError, run_config
 from spt_manager.record import snapshot
@@ -154,6 +155,39 @@ def test_only_what_is_allowed_is_made(config, cache, multirun):
         with pytest.raises(NotAllowedError, match="`hydra.launcher._target_` is 'os.system'"):
             run_config(config, allow=["lightning", "managed_parts"], multirun=True)
     assert not Path("evil").exists()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"module": {"optim": "os.system"}},
+        {"module": {"optim": {"optimizer": "os.system"}}},
+        {"module": {"optim": {"optimizer": "SGD", "scheduler": "subprocess.Popen"}}},
+        {"hydra": {"job_logging": {"handlers": {"x": {"()": "numpy.load"}}}}},
+        {"hydra": {"job_logging": {"handlers": {"x": {"class": "numpy.load"}}}}},
+        {"hydra": {"job_logging": {"handlers": {"x": {"()": "eval"}}}}},
+    ],
+)
+def test_names_outside_of_a_target_are_bounded_too(extra):
+    with pytest.raises(NotAllowedError, match="allowed is"):
+        require_allowed(extra, ["torch"])
+
+
+def test_names_of_known_things_are_no_paths():
+    optim = {"optimizer": {"type": "AdamW"}, "scheduler": "CosineAnnealingLR"}
+    require_allowed({"module": {"optim": optim, "class": "dog"}}, ["torch"])
+
+
+def test_a_configuration_has_the_suffix_that_hydra_reads(config):
+    other = config.with_suffix(".yml")
+    other.write_text("module: {}")
+    with pytest.raises(ConfigError, match="files that end in '.yaml', got .*yml"):
+        run_config(other)
+
+
+def test_a_configuration_for_devices_that_are_not_here_can_be_checked(config, cache):
+    gpus = ["trainer.accelerator=cuda", "+trainer.devices=8", "+trainer.strategy=ddp"]
+    assert dict(check_config(config, gpus))["module"].startswith("Model")
 
 
 def test_a_check_shows_shapes_and_leaves_nothing(config, cache):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+import signal
 from collections import OrderedDict
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from omegaconf import OmegaConf
-from spt_manager import Manager, config_context, place
+from spt_manager import Manager, Stopped, config_context, place
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.checkpointing import io as io_file
 from spt_registry import RegistryLogger, open_registry
@@ -212,8 +213,8 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_newest_good_one_used(tmp_path
 
 def test_choosing_among_checkpoints(tmp_path):
     assert newest_good(tmp_path) is None
-    torch.save({"x": 1}, tmp_path / "older.ckpt")
-    torch.save({"x": 2}, tmp_path / "last-previous.ckpt")
+    torch.save({"optimizer_states": [], "x": 1}, tmp_path / "older.ckpt")
+    torch.save({"optimizer_states": [], "x": 2}, tmp_path / "last-previous.ckpt")
     (tmp_path / "last.ckpt").write_bytes(b"torn")
     assert newest_good(tmp_path).name == "last-previous.ckpt"
     (tmp_path / "last.ckpt").write_bytes(b"torn again")
@@ -222,6 +223,118 @@ def test_choosing_among_checkpoints(tmp_path):
     assert names[2:] == ["last.ckpt.corrupt", "last.ckpt.corrupt-1", "older.ckpt"][
         : len(names) - 2
     ] or ({"last.ckpt.corrupt", "last.ckpt.corrupt-1"} <= set(names))
+
+
+def test_weights_alone_are_passed_over(tmp_path):
+    torch.save({"optimizer_states": [], "x": 1}, tmp_path / "last-previous.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "newer.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"torn")
+    assert newest_good(tmp_path).name == "last-previous.ckpt"
+    assert (tmp_path / "newer.ckpt").exists()
+
+
+def test_no_flipped_bit_of_the_headers_stops_a_resume(tmp_path):
+    """Whatever is flipped in the archive's own data: what is called whole can be loaded."""
+    path = tmp_path / "last.ckpt"
+    torch.save({"optimizer_states": [], "x": torch.arange(3)}, path)
+    content = path.read_bytes()
+    directory = content.rfind(b"PK\x05\x06")
+    start = int.from_bytes(content[directory + 16 : directory + 20], "little")
+    kept = 0
+    for byte in [*range(0, 64, 3), *range(start, len(content), 5)]:
+        flipped = bytearray(content)
+        flipped[byte] ^= 1 << (byte % 8)
+        path.write_bytes(flipped)
+        if is_whole(path):
+            kept += 1
+            assert torch.equal(torch.load(path, weights_only=True)["x"], torch.arange(3))
+    assert kept < 100
+
+
+def test_an_error_of_the_disk_is_no_damage_of_the_file(tmp_path, monkeypatch):
+    import zipfile
+
+    def busy(*args):
+        raise OSError(24, "Too many open files")
+
+    torch.save({"optimizer_states": []}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(zipfile, "ZipFile", busy)
+    with pytest.raises(OSError, match="Too many open files"):
+        newest_good(tmp_path)
+    assert (tmp_path / "last.ckpt").exists()
+
+
+def test_a_save_in_the_background_that_fails_is_raised(tmp_path):
+    io = AtomicCheckpointIO(background=True, go_on=True)
+    io.save_checkpoint({"x": lambda: None}, tmp_path / "last.ckpt")
+    with pytest.raises(Exception, match="pickle"):
+        io.wait()
+    io.save_checkpoint({"x": 1}, tmp_path / "last.ckpt")
+    io.wait()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"x": 1}
+
+
+def test_a_file_that_a_killed_writer_of_the_same_number_left_is_no_matter(tmp_path):
+    left = tmp_path / f".last.ckpt.{os.getpid()}.0a1b.tmp"
+    left.write_bytes(b"torn")
+    AtomicCheckpointIO().save_checkpoint({"x": 1}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"x": 1}
+
+
+def test_a_part_that_cannot_be_built_fails_the_run(tmp_path, cache):
+    def broken():
+        raise ZeroDivisionError("in the module")
+
+    run = Manager(make_trainer(tmp_path), broken, Data(), run_id="mine")
+    with pytest.raises(ZeroDivisionError):
+        run()
+    state = sidecar(run)
+    assert state["status"] == "failed"
+    assert "ZeroDivisionError: in the module" in state["error"]
+
+
+def test_being_tested_does_not_complete_a_run(tmp_path, cache):
+    class Fails(Model):
+        broken = True
+
+        def training_step(self, batch, batch_idx):
+            if self.broken and self.trainer.global_step == 3:
+                raise ZeroDivisionError
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            return None
+
+    class Both(Data):
+        def val_dataloader(self):
+            return self.train_dataloader()
+
+    run = Manager(make_trainer(tmp_path), Fails(), Both(), run_id="mine")
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert sidecar(run)["status"] == "failed"
+    run.validate()
+    assert sidecar(run)["status"] == "failed"
+    run.module.broken = False
+    run()
+    assert sidecar(run)["status"] == "completed"
+    run.validate()
+    assert sidecar(run)["status"] == "completed"
+
+
+def test_a_trainer_belongs_to_one_manager(tmp_path, cache):
+    trainer = make_trainer(tmp_path)
+    manager(tmp_path, trainer=trainer, run_id="one")()
+    with pytest.raises(RuntimeError, match="belongs to another Manager, whose run is in .*one"):
+        manager(tmp_path, trainer=trainer, run_id="two")()
+
+
+def test_the_registry_of_the_user_writes_into_the_runs_place(tmp_path, cache):
+    elsewhere = RegistryLogger(run_dir=tmp_path / "elsewhere")
+    run = manager(tmp_path, trainer=make_trainer(tmp_path, logger=elsewhere), run_id="mine")
+    run()
+    assert sidecar(run)["status"] == "completed"
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
@@ -376,6 +489,25 @@ def test_validate_and_test_prepare_for_themselves(tmp_path, cache):
     assert "val" in run.validate()[0]
     assert "val" in run.test()[0]
     assert len(run.predict()) == 3
+
+
+def test_a_signal_stops_a_prediction_too(tmp_path, cache):
+    class Judged(Model):
+        seen = 0
+
+        def predict_step(self, batch, batch_idx):
+            self.seen += 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            return self.layer(batch)
+
+    class Rows(Data):
+        def predict_dataloader(self):
+            return self.train_dataloader()
+
+    run = Manager(trainer=make_trainer(tmp_path), module=Judged(), data=Rows())
+    with pytest.raises(Stopped):
+        run.predict()
+    assert run.module.seen == 1
 
 
 def test_what_is_given_is_built_once(tmp_path, cache):

@@ -8,8 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-PATHS = ("_target_", "forward", "type", "path", "method")
-"""Keys under which a dotted path is imported, by Hydra or by our own packages."""
+PATHS = (
+    "_target_", "forward", "type", "path", "method", "optim", "optimizer", "scheduler", "()", "class",
+)  # fmt: skip
+"""Keys under which a dotted path is imported: by Hydra, by our own packages, by Python's logging."""
+
+
+ALWAYS = ("_target_", "()")
+"""Those under which a name without a dot is imported too."""
 
 
 class NotAllowedError(ValueError):
@@ -39,7 +45,7 @@ def require_allowed(config: Any, allowed: Sequence[str], where: str = "") -> Non
         for key in config:
             path = f"{where}.{key!s}" if where else str(key)
             value = _resolved(config, key, path)
-            if key in PATHS and isinstance(value, str) and (key == "_target_" or "." in value):
+            if key in PATHS and isinstance(value, str) and (key in ALWAYS or "." in value):
                 _check(path, value, allowed)
             require_allowed(value, allowed, path)
     elif isinstance(config, (ListConfig, list)):

@@ -64,13 +64,18 @@ class EvaluationStops(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find how many batches every rank has: only up to there can they agree."""
-        loop = trainer._evaluation_loop if trainer.state.fn != "fit" else None
-        batches = (loop or trainer.fit_loop.epoch_loop.val_loop).max_batches
+        if trainer.state.fn == "fit":
+            batches = trainer.fit_loop.epoch_loop.val_loop.max_batches
+        elif trainer.predicting:
+            batches = trainer.predict_loop.max_batches
+        else:
+            batches = trainer._evaluation_loop.max_batches
         own = sum(min(int(n), FAR) if n != float("inf") else FAR for n in batches)
         self._common = self.boundaries.state.ranks.smallest(min(own, FAR))
         self._done = 0
 
     on_test_start = on_validation_start
+    on_predict_start = on_validation_start
 
     def on_validation_batch_end(
         self,
@@ -94,6 +99,7 @@ class EvaluationStops(pl.Callback):
             raise Stopped(reason, rank=ranks.rank)
 
     on_test_batch_end = on_validation_batch_end
+    on_predict_batch_end = on_validation_batch_end
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:

@@ -9,11 +9,15 @@ from typing import Any
 import lightning as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from spt_manager.allow import require_allowed
 from spt_manager.build import build, build_trainer, callbacks_of_module
 from spt_manager.launch import compose_file, existing, manager_of
+
+HERE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+"""This machine, which may have none of the devices that the run is for."""
 
 
 def check_config(
@@ -77,6 +81,9 @@ def _parts(
     composed = compose_file(existing(config), overrides)
     if allow is not None:
         require_allowed(composed, allow)
+    if OmegaConf.is_dict(composed.get("trainer")):
+        with open_dict(composed):
+            composed.trainer.update(HERE)
     return manager_of(composed)._given
 
 

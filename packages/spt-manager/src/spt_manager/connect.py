@@ -18,7 +18,7 @@ from spt_manager.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from spt_manager.config import Settings
 from spt_manager.defaults import add_default_callbacks, callbacks_of
 from spt_manager.preemption import OurSignals, StopRequests
-from spt_manager.resume import ExactState, install_exact_loops
+from spt_manager.resume import ExactFitLoop, ExactState, install_exact_loops
 from spt_manager.workers import quieten
 
 
@@ -55,6 +55,19 @@ def connect_run_dir(trainer: pl.Trainer, run_dir: Path, settings: Settings) -> N
                 logger.warning(f"Checkpoints go to {folder} instead of {saver.dirpath}.")
             saver.dirpath = str(folder)
     add_default_callbacks(trainer, settings)
+
+
+def refuse_taken(trainer: pl.Trainer) -> None:
+    """Refuse a Trainer that another Manager has connected to its own run.
+
+    Raises:
+        RuntimeError: If it is one.
+    """
+    if isinstance(trainer.fit_loop, ExactFitLoop):
+        raise RuntimeError(
+            f"This Trainer belongs to another Manager, whose run is in {trainer.default_root_dir}; make "
+            "a Trainer for each Manager."
+        )
 
 
 def make_exact(trainer: pl.Trainer, run_dir: Path, stops: StopRequests, settings: Settings) -> None:

@@ -47,6 +47,8 @@ def make_it_fast(
     levels = ("highest", "high", "medium")
     if matmul_precision not in levels:
         raise ValueError(f"`matmul_precision` must be one of {levels}, got {matmul_precision!r}.")
+    if not tf32:  # any lower precision is made of it
+        matmul_precision = "highest"
     torch.set_float32_matmul_precision(matmul_precision)
     done = {
         "matmul_precision": matmul_precision,

@@ -58,15 +58,24 @@ def run_config(
         run_composed(compose_file(path, overrides), allow=allow)
 
 
+HYDRAS = (
+    "hydra", "hydra_plugins", "logging.StreamHandler", "logging.FileHandler", "colorlog.ColoredFormatter",
+)  # fmt: skip
+"""What Hydra's own configuration names."""
+
+
 def existing(config: str | Path) -> Path:
     """The absolute path of a configuration file.
 
     Raises:
         FileNotFoundError: If there is none.
+        ConfigError: If its name does not end in ``.yaml``, as Hydra reads it.
     """
     path = Path(config).expanduser().absolute()
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
+    if path.suffix != ".yaml":
+        raise ConfigError(f"Hydra reads files that end in '.yaml', got {path.name!r}; rename it.")
     return path
 
 
@@ -148,7 +157,7 @@ def _sweep(path: Path, overrides: Sequence[str], allow: Sequence[str] | None) ->
 
     if allow is not None:
         launcher = compose_file(path, hydra_too=True).hydra
-        require_allowed(launcher, [*allow, "hydra", "hydra_plugins"], "hydra")
+        require_allowed(launcher, [*allow, *HYDRAS], "hydra")
     where = create_config_search_path(str(path.parent))
     # hydra.main would end this process where a job fails, and read its arguments
     hydra = Hydra.create_main_hydra2(task_name=path.stem, config_search_path=where)

@@ -20,13 +20,19 @@ from spt_manager.build import build, build_trainer, callbacks_of_module, check_f
 from spt_manager.checkpointing import AtomicCheckpointIO, newest_good
 from spt_manager.checkpointing.files import sweep
 from spt_manager.config import Settings, get_config
-from spt_manager.connect import connect_run_dir, exclude_bias_norm, is_unasked, make_exact
+from spt_manager.connect import (
+    connect_run_dir,
+    exclude_bias_norm,
+    is_unasked,
+    make_exact,
+    refuse_taken,
+)
 from spt_manager.defaults import add_teacher_update, callbacks_of, insert_before_savers
 from spt_manager.place import shared_place, slot_in_job
 from spt_manager.preemption import Stopped, StopRequests, let_through
 from spt_manager.record import snapshot
 from spt_manager.resume.rows import keep_rows
-from spt_manager.status import RunStatus, leave_failed
+from spt_manager.status import RunStatus, end_as_failed, ending_of, leave_failed
 from spt_manager.trackers import Trackers
 from spt_manager.trackers.connect import upload_checkpoint
 
@@ -175,7 +181,7 @@ class Manager:
         settings = get_config()
         with self._stops.watch() if settings.cache_dir is not None else let_through():
             self._build_trainer()
-            with self._placed(settings):
+            with self._placed(settings, what):
                 self._build_rest(settings)
                 ckpt_path = self._starting_point(what)
                 self._runs += what == "fit"
@@ -210,7 +216,7 @@ class Manager:
         self._built = True
 
     @contextmanager
-    def _placed(self, settings: Settings) -> Iterator[None]:
+    def _placed(self, settings: Settings, what: str) -> Iterator[None]:
         """Hold the run's directory, if there is a cache directory."""
         cache_dir = settings.cache_dir
         if cache_dir is None:
@@ -229,24 +235,44 @@ class Manager:
                 verb = "goes on" if place.resumed or known else "starts"
                 Console(soft_wrap=True).print(f"Run {place.run_id} {verb} in {place.path}")
             if known is None:
+                refuse_taken(self.trainer)
                 connect_run_dir(self.trainer, place.path, settings)
                 make_exact(self.trainer, place.path, self._stops, settings)
-            self._connect_registry(settings)
-            self._connect_trackers(place, new=known is None)
+            with self._failures_recorded(place):
+                self._connect_registry(settings, what)
+                self._connect_trackers(place, new=known is None)
+                yield
+
+    @contextmanager
+    def _failures_recorded(self, place: RunDir) -> Iterator[None]:
+        """End a run that fails where the Trainer does not see it, with its traceback."""
+        try:
             yield
+        except Exception as error:
+            if self.trainer.is_global_zero and ending_of(place.path) in (None, "running"):
+                end_as_failed(self.trainer, error)
+            raise
 
     def _in_job(self) -> RunIdentity:
         if self._identity.launcher in ("slurm", "torchrun"):
             return dataclasses.replace(self._identity, slot=slot_in_job())
         return self._identity
 
-    def _connect_registry(self, settings: Settings) -> None:
+    def _connect_registry(self, settings: Settings, what: str) -> None:
         assert self._place is not None
         found = [entry for entry in self.trainer.loggers if isinstance(entry, RegistryLogger)]
         if not found and not settings.default_loggers.get("registry", True):
             return
         registry = found[0] if found else RegistryLogger()
+        before = ending_of(self._place.path)
+        if registry.run_dir not in (None, self._place.path):
+            logger.warning(
+                f"The registry writes to {self._place.path} instead of {registry.run_dir}."
+            )
+            registry.run_dir = self._place.path
         registry.attach(self._place.path, self.run_id, self._identity.tags)
+        if what != "fit":  # being judged does not complete a run
+            registry.outcome = "interrupted" if before == "running" else before
         registry.config = self._config
         # our files replace what Lightning writes unasked
         kept = [
@@ -288,6 +314,8 @@ class Manager:
             failed = False
             return found
         except Stopped as stopped:
+            failed = False
+            self._end_trackers(failed)  # before SLURM ends this job to start it again
             if stopped.reason == "preempted" and self.trainer.is_global_zero:
                 logger.info(requeue() or "SLURM was asked to start this job again.")
             raise
@@ -297,5 +325,8 @@ class Manager:
             raise
         finally:
             self._calling = False
-            if self._trackers is not None:
-                self._trackers.end(failed)
+            self._end_trackers(failed)
+
+    def _end_trackers(self, failed: bool) -> None:
+        if self._trackers is not None:
+            self._trackers.end(failed)

@@ -48,6 +48,22 @@ class RunStatus(pl.Callback):
             atomic_write_text(path, text)
 
 
+def ending_of(run_dir: Path) -> str | None:
+    """The status in a run's sidecar; ``None`` if there is none yet."""
+    sidecar = read_sidecar(run_dir / "sidecar.json")
+    return None if sidecar is None else str(sidecar["status"])
+
+
+def end_as_failed(trainer: pl.Trainer, error: BaseException) -> None:
+    """End a run that failed outside of the Trainer's own calls, such as in building a part."""
+    for entry in trainer.loggers:
+        if isinstance(entry, RegistryLogger) and entry.run_dir is not None:
+            entry.experiment.save()  # it may not have begun to write
+            entry.outcome = "failed"
+            entry.error = "".join(traceback.format_exception(error))
+            entry.finalize("failed")
+
+
 def errors_of_ranks(run_dir: Path, since: float) -> list[str]:
     """What the other ranks have left since a time."""
     files = sorted((run_dir / "errors").glob("rank-*.txt"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import threading
 from pathlib import Path
 from typing import IO, Any, cast
@@ -29,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             before stays.
 
     Attributes:
-        error: What went wrong with the last save, if anything.
+        error: What went wrong with the last save, if training was to go on.
     """
 
     def __init__(self, *, background: bool = False, go_on: bool = False) -> None:
@@ -37,6 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.go_on = go_on
         self.error: OSError | None = None
         self._thread: threading.Thread | None = None
+        self._raised: BaseException | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -60,15 +59,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         copied = to_host(checkpoint)
         self._thread = threading.Thread(
-            target=self._write, args=(copied, Path(path)), name="spt-checkpoint"
+            target=self._write_aside, args=(copied, Path(path)), name="spt-checkpoint"
         )
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for a save in the background."""
+        """Wait for a save in the background, and raise what it has raised."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
 
     def teardown(self) -> None:
         """Wait for a save in the background."""
@@ -78,6 +80,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Remove a checkpoint, after the save that may be on its way."""
         self.wait()
         super().remove_checkpoint(path)
+
+    def _write_aside(self, checkpoint: dict[str, Any], target: Path) -> None:
+        try:
+            self._write(checkpoint, target)
+        except BaseException as error:
+            self._raised = error
 
     def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         self.error = None
@@ -127,9 +135,7 @@ def write(checkpoint: dict[str, Any], target: Path) -> None:
             if watched.error is not None:
                 raise watched.error from error
             raise
-        name = glob.escape(target.name)  # a saver's file name may hold brackets
-        (written,) = target.parent.glob(f".{name}.{os.getpid()}.*.tmp")
-        if not is_whole(written):
+        if not is_whole(Path(file.name)):
             raise OSError(f"{target} does not read back as it was written")
         if target.name == LAST and target.exists():
             keep_previous(target)

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from spt_manager.checkpointing.files import LAST
+from spt_manager.checkpointing.files import LAST, free_name
 from spt_manager.checkpointing.io import AtomicCheckpointIO
 from spt_manager.checkpointing.sharded import mark_complete, switch_pointer
 from spt_manager.resume.state import ExactState, Point
@@ -27,7 +27,7 @@ class LastCheckpoint(Checkpoint):
         self.monitor = None
         self.best_model_path = ""
         self.last_model_path = ""
-        self._saved_at: tuple[int, Point] | None = None
+        self._saved_at: int | None = None
 
     @property
     def state_key(self) -> str:
@@ -39,8 +39,8 @@ class LastCheckpoint(Checkpoint):
         if getattr(trainer, "fast_dev_run", False):
             return False
         step = trainer.global_step
-        regular = self.every_n_steps and step % self.every_n_steps == 0
-        return point == "epoch" or bool(regular and (step, point) != self._saved_at)
+        regular = self.every_n_steps and step % self.every_n_steps == 0 and point == "batch"
+        return point == "epoch" or bool(regular and step != self._saved_at)
 
     def save(self, trainer: pl.Trainer, state: ExactState, point: Point) -> None:
         """Save; all ranks call it.
@@ -50,7 +50,7 @@ class LastCheckpoint(Checkpoint):
             state: Told the point, so that the run goes on exactly there.
             point: Where the training stands.
         """
-        self._saved_at = (trainer.global_step, point)
+        self._saved_at = trainer.global_step
         state.point = point
         try:
             path = self._write(trainer)
@@ -66,7 +66,10 @@ class LastCheckpoint(Checkpoint):
         if not saves_shards(trainer):
             trainer.save_checkpoint(pointer, weights_only=False)
             return pointer
-        folder = self.folder / f"{pointer.stem}-step={trainer.global_step}"
+        name = free_name(self.folder / f"{pointer.stem}-step={trainer.global_step}").name
+        folder = self.folder / trainer.strategy.broadcast(
+            name
+        )  # one that is there is not written over
         trainer.save_checkpoint(folder, weights_only=False)
         if trainer.is_global_zero:
             mark_complete(folder)

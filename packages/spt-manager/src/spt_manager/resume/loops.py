@@ -18,6 +18,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from loguru import logger
 from torch import Tensor
 
 from spt_manager.resume.generators import set_generator_states, starting_from
@@ -238,6 +239,10 @@ def install_exact_loops(trainer: pl.Trainer, state: ExactState, reached: Reached
     """
     old = trainer.fit_loop
     if type(old) is not _FitLoop or type(old.epoch_loop) is not _TrainingEpochLoop:
+        logger.warning(
+            f"The Trainer has loops of its own ({type(old).__name__}): a signal does not stop it, and a "
+            "run goes on from Lightning's checkpoints only."
+        )
         return
     epoch_loop = ExactEpochLoop(trainer)
     epoch_loop.__dict__.update(vars(old.epoch_loop))
