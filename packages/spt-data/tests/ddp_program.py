@@ -1,6 +1,7 @@
 """One rank of a run: trains on a DataModule, writes what it saw; the tests start two."""
 
 import json
+import os
 from pathlib import Path
 
 import datasets as hf
@@ -46,6 +47,9 @@ def run(kind: str, folder: Path, stop_at: int | None, ckpt: Path | None) -> list
     spec = {
         "dataset": dataset(kind), "batch_size": 2, "num_workers": 1, "seed": 5,
     }  # fmt: skip
+    if kind == "shuffle":
+        torch.manual_seed(3 + int(os.environ["RANK"]))  # as runs do for their dropout
+        spec["shuffle"] = True
     if kind == "map":
         spec["sampler"] = RepeatedRandomSampler(24, seed=1)
     module = Recorder(stop_at)
@@ -65,9 +69,9 @@ def run(kind: str, folder: Path, stop_at: int | None, ckpt: Path | None) -> list
 
 
 def worker(rank, folder) -> None:
-    """Run whole, and then from the checkpoint, for both kinds."""
+    """Run whole, and then from the checkpoint, for all kinds."""
     folder, seen = Path(folder), {}
-    for kind in ("map", "stream"):
+    for kind in ("map", "stream", "shuffle", "plain"):
         seen[kind] = run(kind, folder, 7, None)
         seen[f"{kind} resumed"] = run(kind, folder, None, folder / kind / "stop.ckpt")
     (folder / f"rank{rank}.json").write_text(json.dumps(seen))

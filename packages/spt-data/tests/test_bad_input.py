@@ -1,5 +1,6 @@
 """Images that cannot be decoded, odd modes, missing columns, empty splits: named, counted, refused."""
 
+import errno
 import io
 
 import datasets as hf
@@ -188,3 +189,125 @@ def test_round_robin_views_are_whole_for_any_workers():
         (int(x), int(v)) for batch in loader for x, v in zip(batch["x"], batch["v"], strict=True)
     ]
     assert sorted(seen) == [(x, v) for x in range(6) for v in range(2)]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_failures_of_the_operating_system_are_no_broken_images(number):
+    class Failing(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, row):
+            if row:
+                raise OSError(number, "the disk, not the image")
+            return (1,)
+
+    dataset = FromTorchDataset(Failing(), ["x"], on_error="skip")
+    with pytest.raises(OSError, match="the disk, not the image"):
+        list(Loader(dataset, batch_size=4))
+    assert dataset.n_skipped == 0
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mode_that_an_operation_does_not_take_is_no_broken_image(mode):
+    rows = [{"image": Image.new(mode, (16, 15))}]
+    dataset = FromDictDataset(rows, transform=transforms.RandomSolarize(0.5, 1.0), on_error="skip")
+    with pytest.raises(ValueError, match="RandomSolarize failed on sample 0") as caught:
+        list(Loader(dataset, batch_size=1))
+    assert not isinstance(caught.value, CorruptSampleError)
+
+
+def test_an_image_that_is_read_late_may_be_broken_in_a_transform():
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        buffer, "JPEG"
+    )
+    late = Image.open(io.BytesIO(buffer.getvalue()[:-900]))
+    with pytest.raises(CorruptSampleError, match="Resize failed on sample 0"):
+        FromDictDataset([{"image": late}], transform=transforms.Resize(8))[0]
+
+
+def test_other_errors_of_a_transform_are_explained_too():
+    class Own(Exception):
+        """Of a user's code."""
+
+    def raises(error):
+        def fail(value):
+            raise error
+
+        return transforms.WrapTorchTransform(fail)
+
+    with pytest.raises(KeyError, match="WrapTorchTransform failed on sample 4 at 'image': 'k'"):
+        raises(KeyError("k"))({"image": 0, "sample_idx": 4})
+    with pytest.raises(Own) as caught:
+        raises(Own("mine"))({"image": 0, "sample_idx": 4})
+    assert caught.value.__cause__ is None
+    if hasattr(caught.value, "add_note"):
+        assert "failed on sample 4" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_batch_of_broken_images_is_replaced(pairs):
+    dataset = HFMapDataset(pictures(5, {1, 2}), transform=to_tensor, on_error="skip")
+    batches = list(Loader(dataset, batch_size=1))
+    assert [batch["sample_idx"].item() for batch in batches] == [0, 3, 3, 3, 4]
+    views = dataset.__getitems__([(2, 0), (2, 1)] if pairs else [2, 2])
+    assert [sample["sample_idx"] for sample in views] == [3, 3]
+
+
+def test_single_samples_are_not_collated():
+    loader = Loader(FromTorchDataset([(1.0,), (2.0,)], ["x"]), batch_size=None)
+    assert list(loader) == [{"x": 1.0, "sample_idx": 0}, {"x": 2.0, "sample_idx": 1}]
+
+
+def test_a_wrapper_that_hides_a_dataset_is_told(told):
+    parts = [FromTorchDataset([(1.0,)], ["x"], transform=dict) for _ in range(2)]
+    Loader(torch.utils.data.ConcatDataset(parts), batch_size=1)
+    assert "ConcatDataset hides FromTorchDataset from its loader" in told.pop()
+    Loader(Subset(parts[0], [0]), batch_size=1)
+    assert not told
+
+
+def test_a_stream_without_a_length_is_a_split():
+    class Endless:
+        def __iter__(self):
+            return iter([{"x": 1}])
+
+    data = DataModule(train={"dataset": FromDictDataset(Endless()), "batch_size": 1})
+    data.setup("fit")
+    assert len(list(data.train_dataloader())) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.tensor([[[0.5, 1.2]]]),
+        torch.tensor([[[-0.3, 0.5]]]),
+        torch.tensor([[[0.5, float("nan")]]]),
+        Image.fromarray(np.array([[0.5, 200.0]], dtype=np.float32)),
+    ],
+)
+def test_floats_outside_their_range_do_not_wrap(values):
+    with pytest.raises(ValueError, match=r"do not fit into torch.uint8, which takes 0 to 1"):
+        transforms.ToImage(dtype=torch.uint8)({"image": values})
+
+
+def test_integers_without_a_range_are_refused_or_kept():
+    wide = np.array([[[0], [255], [300], [-3]]])
+    for dtype in (torch.float32, torch.uint8):
+        with pytest.raises(ValueError, match="torch.int64 has no range that maps to"):
+            transforms.ToImage(dtype=dtype)({"image": wide})
+    with pytest.raises(ValueError, match="from -3 to 300 do not fit into torch.uint8"):
+        transforms.ToImage(dtype=torch.uint8, scale=False)({"image": wide})
+    kept = transforms.ToImage(scale=False)({"image": wide})["image"]
+    assert kept.flatten().tolist() == [0, 255, 300, -3]
+    half = transforms.ToImage(dtype=torch.uint8)({"image": torch.tensor([[[0.0, 0.5, 1.0]]])})
+    assert half["image"].tolist() == [[[0, 127, 255]]]
+
+
+def test_sixteen_bits_are_alike_in_both_modes_of_pillow():
+    deep = Image.fromarray(np.array([[0, 40000]], dtype=np.int32))
+    assert deep.mode == "I"
+    plain, rgb = (transforms.ToImage(rgb=rgb)({"image": deep})["image"] for rgb in (False, True))
+    assert plain[0, 0, 1] == pytest.approx(40000 / 65535)
+    assert rgb[0, 0, 1] == pytest.approx(40000 / 65535, abs=1 / 255)

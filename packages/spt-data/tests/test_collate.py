@@ -133,3 +133,14 @@ def test_mistakes_are_named():
         MixCollator(2, prob=2)
     with pytest.raises(ValueError, match="one of them positive, got 0 and 0"):
         MixCollator(2, mixup_alpha=0, cutmix_alpha=0)
+
+
+def test_a_column_may_be_called_views():
+    assert collate([{"views": 3}, {"views": 4}])["views"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0)])
+def test_bytes_are_not_mixed(alphas):
+    samples = [{"image": torch.zeros(3, 4, 4, dtype=torch.uint8), "label": i} for i in range(2)]
+    with pytest.raises(ValueError, match="needs images of a float type, got torch.uint8"):
+        MixCollator(2, *alphas)(samples)

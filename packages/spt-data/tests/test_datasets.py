@@ -178,3 +178,8 @@ def test_workers_read_what_the_process_reads(test_split):
 
 def labels_only(sample):
     return {"label": sample["label"]}
+
+
+def test_a_shuffle_takes_what_the_shuffle_of_a_stream_takes():
+    rows = HFMapDataset(hf.Dataset.from_dict({"x": [1, 2, 3]}))
+    assert sorted(row["x"] for row in rows.shuffle(seed=1, buffer_size=2)) == [1, 2, 3]

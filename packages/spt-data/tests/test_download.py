@@ -17,6 +17,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
+        if self.path.startswith("/chunked"):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"64\r\nonly the start")
+            return
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
@@ -71,3 +77,18 @@ def test_many_files_and_the_error_among_them(server, tmp_path):
     assert all(path.read_bytes() == CONTENT for path in paths)
     with pytest.raises(OSError, match="missing.bin cannot be fetched"):
         bulk_download([*urls, f"{server}/missing.bin"], tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_chunked_transfer_that_breaks_off_is_tried_again(server, tmp_path):
+    with pytest.raises(OSError, match="chunked.bin cannot be fetched after 3 tries"):
+        download(f"{server}/chunked.bin", tmp_path / "to", cache_dir=tmp_path / "cache")
+    assert len(Handler.requests) == 3
+
+
+def test_a_url_writes_into_its_folder_only(server, tmp_path):
+    folder = tmp_path / "a" / "b"
+    path = download(f"{server}/c/..%2F..%2Fevil.txt", folder, cache_dir=tmp_path / "cache")
+    assert path == folder / "evil.txt"
+    assert not (tmp_path / "evil.txt").exists()
+    with pytest.raises(ValueError, match="`url` must name a file"):
+        download(f"{server}/c/x%2F..", folder, cache_dir=tmp_path / "cache")

@@ -123,3 +123,24 @@ def test_mistakes_are_named(stored, tmp_path):
         LanceImageDataset(stored, columns=["z"])
     with pytest.raises(IndexError, match=r"Rows \[10\] are out of range for 10 rows"):
         LanceImageDataset(stored)[10]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_photographs_stand_as_their_tag_says(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture = Image.new("RGB" if kind == "JPEG" else "RGBA", (40, 16), "red")
+    picture.paste("blue", (0, 0, 20, 16))
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, exif=exif)
+    cells = {"image": [{"bytes": buffer.getvalue(), "path": None}]}
+    table = hf.Dataset.from_dict(cells, features=hf.Features({"image": hf.Image()}))
+    path = build_lance_image_dataset(table, tmp_path / "set", store_dimensions=True)
+    (row,) = LanceImageDataset(path)
+    expected = table[0]["image"]
+    assert row["image"].size == expected.size == (16, 40)
+    assert (row["image_width"], row["image_height"]) == (16, 40)
+    for place in ((8, 5), (8, 35)):
+        wanted = expected.convert("RGB").getpixel(place)
+        found = row["image"].convert("RGB").getpixel(place)
+        assert max(abs(a - b) for a, b in zip(wanted, found, strict=True)) < 30

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from spt_data import RandomMask
+from spt_data import RandomMask, masks, transforms
 from torch.utils.data import default_collate
 
 
@@ -45,3 +45,38 @@ def test_mistakes_are_named():
         RandomMask(patch_size=0)
     with pytest.raises(KeyError, match="RandomMask needs the key 'image'"):
         RandomMask()({"img": 1})
+
+
+@pytest.mark.parametrize(
+    "mask", [masks.BlockwiseMask(8, 4, 1), masks.RatioBlockwiseMask(8), masks.UnitMask(8, 8)]
+)
+def test_a_mask_that_is_left_out_masks_nothing(mask):
+    sample = {"image": torch.rand(3, 32, 32), "flag": False}
+    out = transforms.Conditional(mask, "flag")(sample)
+    assert torch.equal(out["mask"], torch.zeros(4, 4, dtype=torch.bool))
+    assert out["mask"].shape == mask(sample)["mask"].shape
+
+
+def test_patches_that_are_not_masked_are_all_kept():
+    sample = {"image": torch.rand(3, 32, 20), "flag": False}
+    out = transforms.Conditional(masks.PatchMasking(8), "flag")(sample)
+    assert torch.equal(out["image"], sample["image"])
+    assert torch.equal(out["patch_mask"], torch.ones(4, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("mask", [RandomMask(8), masks.ContextTargetsMultiBlockMask(8)])
+def test_lists_of_patches_cannot_be_left_out(mask):
+    name = type(mask).__name__
+    with pytest.raises(ValueError, match=f"{name} cannot be left out for some samples"):
+        transforms.Conditional(mask, "flag")({"image": torch.rand(3, 32, 32), "flag": False})
+
+
+def test_targets_are_paths():
+    image = {"image": torch.rand(3, 64, 64), "m": {}}
+    out = RandomMask(8, target_visible="m.visible", target_len_keep="m.n")(image)
+    assert len(out["m"]["visible"]) == out["m"]["n"] == 16
+    blocks = masks.ContextTargetsMultiBlockMask(
+        8, target_context="m.context", target_targets="m.targets"
+    )
+    assert set(blocks(image)["m"]) == {"context", "targets"}
+    assert image["m"] == {}

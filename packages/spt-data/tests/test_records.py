@@ -256,3 +256,30 @@ def test_multi_block_masks_repeat_by_seed_and_keep_a_context():
     for seed in range(30):
         context, *targets = multi_block_mask(6, 6, min_keep=6, seed=seed)
         assert int((context.bool() & ~torch.stack(targets).bool().any(0)).sum()) >= 6
+
+
+def test_boxes_of_another_view_stay():
+    sample = {"views": [annotated(), annotated()], "boxes": annotated()["boxes"]}
+    path = "views.0.image"
+    out = transforms.RandomHorizontalFlip(1.0, source=path, target=path)(sample)
+    assert not torch.equal(out["views"][0]["boxes"], sample["views"][0]["boxes"])
+    assert torch.equal(out["views"][1]["boxes"], sample["views"][1]["boxes"])
+    assert torch.equal(out["boxes"], sample["boxes"])
+    both = ("views.0.image", "views.1.image")
+    out = transforms.RandomHorizontalFlip(1.0, source=both, target=both)(sample)
+    assert torch.equal(out["views"][0]["boxes"], out["views"][1]["boxes"])
+    assert not torch.equal(out["views"][1]["boxes"], sample["views"][1]["boxes"])
+
+
+def test_rand_augment_refuses_what_cannot_follow():
+    with pytest.raises(ValueError, match="holds BoundingBoxes, which cannot follow"):
+        transforms.RandAugment()({"image": tensor(), "boxes": annotated()["boxes"]})
+    assert "other" in transforms.RandAugment(target="other")(annotated())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int16])
+def test_the_solarize_threshold_follows_the_range_of_integers(dtype):
+    most = torch.iinfo(dtype).max
+    image = torch.tensor([[[0, most // 4, most]]], dtype=dtype)
+    out = transforms.RandomSolarize(0.5, 1.0)({"image": image})["image"]
+    assert out.tolist() == [[[0, most // 4, 0]]]

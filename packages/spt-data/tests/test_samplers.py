@@ -3,12 +3,16 @@
 import pytest
 import torch
 from spt_data import (
+    FromTorchDataset,
+    Loader,
     RandomBatchSampler,
     RepeatedRandomSampler,
+    Subset,
     SupervisedBatchSampler,
     fold_views,
     samplers,
 )
+from spt_data.samplers import ShareSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 TARGETS = [0] * 6 + [1] * 4 + [2] * 2
@@ -109,3 +113,61 @@ def test_mistakes_are_named():
         SupervisedBatchSampler(6, 3, TARGETS)
     with pytest.raises(ValueError, match="`batch_size` 5 is no multiple of `n_views` 2"):
         SupervisedBatchSampler(5, 2, TARGETS)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_copy_of_a_row_is_drawn_anew(num_workers):
+    """Views that were drawn alike would let every contrastive loss collapse."""
+
+    def rows():
+        noisy = lambda sample: {**sample, "noise": torch.rand(())}  # noqa: E731
+        return FromTorchDataset([(i,) for i in range(8)], ["x"], transform=noisy)
+
+    def noise(dataset=None, **options):
+        loader = Loader(dataset or rows(), seed=1, num_workers=num_workers, **options)
+        return [n for batch in loader for n in batch["noise"].tolist()]
+
+    views = RepeatedRandomSampler(8, n_views=2)
+    assert len(set(noise(batch_size=4, sampler=views))) == 16
+    part = Subset(Subset(rows(), range(8)), range(8))
+    first = noise(part, batch_size=4, sampler=RepeatedRandomSampler(8, n_views=2))
+    assert len(set(first)) == 16
+    once = noise(batch_size=4, sampler=RepeatedRandomSampler(8))
+    assert first[::2] == once  # the first copy is drawn as a single one is
+    for pairs in (False, True):
+        drawn = RepeatedRandomSampler(8, 2, replacement=True, pass_view_idx=pairs)
+        assert len(set(map(str, noise(batch_size=4, sampler=drawn)))) == 16
+    classes = SupervisedBatchSampler(4, 4, [0] * 4 + [1] * 4, replacement=True)
+    assert len(set(noise(batch_sampler=classes))) == 8
+
+
+def test_classes_are_those_of_the_rows_of_a_subset():
+    class Labelled(torch.utils.data.Dataset):
+        targets = torch.tensor([0, 0, 0, 1, 1, 1])
+
+        def __len__(self):
+            return 6
+
+    part = Subset(Labelled(), [5, 0, 4, 1])
+    assert [int(label) for label in part.targets] == [1, 0, 1, 0]
+    for batch in SupervisedBatchSampler(2, 2, part):
+        assert sorted(batch) in ([0, 2], [1, 3])
+    assert [int(label) for label in Subset(part, [1]).targets] == [0]
+
+
+def test_a_dataset_without_targets_is_named():
+    rows = FromTorchDataset([(1, 2)] * 4, ["x", "label"])
+    for source in (rows, Subset(rows, [0, 1]), [{"label": 1}], torch.utils.data.Subset(rows, [0])):
+        with pytest.raises(ValueError, match="a dataset with `targets`, got .* without"):
+            SupervisedBatchSampler(2, 2, source)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("n", [1, 7, 12])
+def test_shares_are_those_of_torch(n, shuffle):
+    for rank in range(3):
+        torchs = torch.utils.data.DistributedSampler(range(n), 3, rank, shuffle=shuffle, seed=4)
+        ours = ShareSampler(n, shuffle, 4, rank=rank, num_replicas=3)
+        for epoch in range(2):
+            torchs.set_epoch(epoch)
+            assert list(ours) == list(torchs)

@@ -163,3 +163,16 @@ def test_own_numbers_are_kept(tmp_path):
 def test_a_stream_without_rows_of_its_own_is_an_error():
     with pytest.raises(NotImplementedError, match="`IterableDataset` must have `rows`"):
         next(iter(spt_datasets.IterableDataset()))
+
+
+def test_streams_that_choose_rows_across_shards_are_refused(rows):
+    for chosen in (rows.take(5), rows.skip(5), hf.interleave_datasets([rows, rows])):
+        with pytest.raises(ValueError, match="cannot number the rows of a stream with a "):
+            stream(chosen.map(dict))
+    with pytest.raises(ValueError, match="Shuffle with HFIterableDataset.shuffle"):
+        stream(rows.shuffle(seed=1, buffer_size=4))
+    features = hf.Features({"x": hf.Value("int64"), "sample_idx": hf.Value("int64")})
+    numbered = rows.map(lambda row: {"sample_idx": row["x"]}, features=features).take(5)
+    assert [x for x, _ in read(stream(numbered))] == list(range(5))
+    joined = hf.concatenate_datasets([rows, rows])
+    assert len(read(stream(joined))) == 48

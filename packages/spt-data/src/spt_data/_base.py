@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from spt_data._errors import explain
-from spt_data._keys import Path, as_paths, read, write
+from spt_data._keys import Path, as_paths, containers_of, read, write
 from spt_data.datasets import Sample
 
 ANNOTATIONS: tuple[type, ...] = tuple(
@@ -80,7 +80,10 @@ class SampleTransform:
     def refuse(self, error: Exception, sample: Sample) -> None:
         """Raise the error again, naming the transform, the sample and its keys."""
         keys = ", ".join(map(repr, as_paths(self.source)))
-        raise explain(error, type(self).__name__, sample, keys) from error
+        told = explain(error, type(self).__name__, sample, keys)
+        if told is error:
+            raise error
+        raise told from error
 
     def __repr__(self) -> str:
         public = {key: value for key, value in vars(self).items() if not key.startswith("_")}
@@ -155,7 +158,10 @@ class RecordedTransform(SampleTransform):
         return with_record(out, type(self).__name__, self.record(params)) if self.recorded else out
 
     def _followed(self, sample: Sample, values: list[Any], params: dict[str, Any]) -> Sample:
-        """The sample with its annotations moved along, when the image is changed in place."""
+        """The sample with its annotations moved along, when the image is changed in place.
+
+        They are those beside and below the image: other views have their own.
+        """
         if not self.geometric or as_paths(self.source) != as_paths(self.target):
             return sample
         size = tuple(F.get_size(values[0]))
@@ -163,7 +169,10 @@ class RecordedTransform(SampleTransform):
         def follow(value: Any) -> Any:
             return self.act(value, params) if fits(value, size) else value
 
-        return {key: map_annotations(value, follow) for key, value in sample.items()}
+        for path in containers_of(sample, as_paths(self.source)):
+            beside = dict(read(sample, path, type(self).__name__))
+            sample = write(sample, path, map_annotations(beside, follow))
+        return sample
 
     def skip(self, sample: Sample) -> Sample:
         """A copy of the sample with its sources at the targets, and the record of doing nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import sys
@@ -46,8 +47,8 @@ def download(
             is left behind.
         ValueError: If the url names no file, or the backend is another.
     """
-    name = unquote(PurePosixPath(urlsplit(url).path).name)
-    if not name:
+    name = PurePosixPath(unquote(urlsplit(url).path)).name  # an escaped slash is one, too
+    if name in ("", ".."):
         raise ValueError(f"`url` must name a file, got {url!r}.")
     if backend != "filesystem":
         raise ValueError(f"`backend` must be 'filesystem', got {backend!r}.")
@@ -122,7 +123,7 @@ def _fetch(url: str, target: Path, show: bool) -> None:
                 error.close()
                 if error.code < 500 or attempt == TRIES:
                     raise OSError(f"{url} cannot be fetched: {error}.") from error
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, http.client.HTTPException) as error:
                 if attempt == TRIES:
                     raise OSError(
                         f"{url} cannot be fetched after {TRIES} tries: {error}"

@@ -97,3 +97,27 @@ def copy_containers(value: Any) -> Any:
     if type(value) is list:
         return [copy_containers(item) for item in value]
     return value
+
+
+def containers_of(sample: Any, paths: Sequence[str]) -> list[str]:
+    """Paths of the dicts that hold the values; none lies within another.
+
+    Example:
+        >>> containers_of({"views": [{"image": 1}, {"image": 2}]}, ["views.1.image"])
+        ['views.1']
+    """
+    found = sorted({_container_of(sample, path) for path in paths}, key=len)
+    if "" in found:
+        return [""]
+    outer: list[str] = []
+    for path in found:
+        if not any(path.startswith(f"{other}.") for other in outer):
+            outer.append(path)
+    return outer
+
+
+def _container_of(sample: Any, path: str) -> str:
+    parts = [] if path in sample else path.split(".")[:-1]
+    while parts and not isinstance(read(sample, ".".join(parts), "a transform"), Mapping):
+        parts.pop()
+    return ".".join(parts)

@@ -59,8 +59,10 @@ def to_tensor(value: Any) -> Tensor:
         )
     if isinstance(value, Image.Image) and value.mode == "1":
         value = value.convert("L")
-    if isinstance(value, Image.Image) and value.mode in DEEP[1:]:
-        value = np.asarray(value).astype(np.uint16)
+    if isinstance(value, Image.Image) and value.mode in DEEP:
+        pixels = np.asarray(value)
+        inside = pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 65535
+        value = pixels.astype(np.uint16) if inside else pixels
     if hasattr(value, "flags") and not value.flags.writeable:
         value = value.copy()  # an array that only shows a PIL image's pixels
     if not isinstance(value, (Tensor, Image.Image, np.ndarray)):

@@ -45,7 +45,9 @@ def collate(samples: Sequence[Any]) -> Any:
 
 def _id_of(sample: Any, place: int) -> Any:
     if isinstance(sample, Mapping):
-        for part in (sample, *sample.get("views", ())[:1], *sample.values()):
+        views = sample.get("views")
+        first = views[:1] if isinstance(views, (list, tuple)) else ()
+        for part in (sample, *first, *sample.values()):
             if isinstance(part, Mapping) and "sample_idx" in part:
                 return part["sample_idx"]
     return f"at place {place} of the batch"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as pl
 import torch
 from loguru import logger
+from torch.utils.data import IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from spt_data._instantiate import instantiate
+from spt_data._ranks import rank_and_world
 from spt_data.loader import Loader
+from spt_data.samplers import ShareSampler
 
 SPLITS = ("train", "val", "test", "predict")
 NEEDED = {
@@ -34,7 +38,7 @@ class DataModule(pl.LightningDataModule):
         train: A loader, used as it is; or a mapping of ``DataLoader`` arguments whose ``dataset``
             is a dataset or a mapping with ``_target_``, which becomes a resumable
             ``StatefulDataLoader`` and whose augmentation is keyed by sample and epoch (``seed``
-            may be given); or a list of such.
+            may be given); or a list of such. On several ranks, each gets its share of the rows.
         test: The same.
         val: The same.
         predict: The same.
@@ -71,6 +75,7 @@ class DataModule(pl.LightningDataModule):
             logger.debug(f"DataModule has no {' and no '.join(missing)} loader.")
         self.given = given
         self.loaders: dict[str, Any] = {}
+        self._worlds: dict[str, int] = {}  # ranks that a split was shared out among
         self._pl_trainer: Any = None
         self._pending: dict[str, Any] = {}
         for name, value in kwargs.items():
@@ -89,21 +94,61 @@ class DataModule(pl.LightningDataModule):
             have = [name for name in SPLITS if self.given[name] is not None]
             raise ValueError(f"Stage {stage!r} needs `{NEEDED[stage][0]}`; DataModule has {have}.")
         for name in NEEDED[stage]:
-            if name not in self.loaders and self.given[name] is not None:
+            if self.given[name] is not None and not self._is_built(name):
                 self._store(name)
                 _tell(name, self.loaders[name])
 
+    def _is_built(self, name: str) -> bool:
+        """Whether a split has its loaders, shared out among as many ranks as there are now."""
+        return name in self.loaders and self._worlds[name] == self._share()["num_replicas"]
+
+    def _share(self) -> dict[str, int]:
+        """The place of this process among those that take different rows."""
+        given = getattr(self.trainer, "distributed_sampler_kwargs", None)  # fewer than all ranks,
+        if given:  # when some hold parts of one model
+            return {"rank": given["rank"], "num_replicas": given["num_replicas"]}
+        return dict(zip(("rank", "num_replicas"), rank_and_world(), strict=True))
+
     def state_dict(self) -> dict[str, Any]:
-        """Position and epoch of the training loader, when it was built from a mapping."""
-        loader = self.loaders.get("train")
-        return {"train": loader.state_dict()} if isinstance(loader, Loader) else {}
+        """Position and epoch of the training loader, or of each, built from a mapping."""
+        loaders = self._running()
+        states = [
+            part.state_dict() if isinstance(part, Loader) else None for part in _parts(loaders)
+        ]
+        if not any(states):
+            return {}
+        return {"train": states if isinstance(loaders, list) else states[0]}
+
+    def _running(self) -> Any:
+        """The training loaders; the Trainer's, when it has put another sampler into them."""
+        own = self.loaders.get("train")
+        running = getattr(self.trainer, "train_dataloader", None)
+        rebuilt = isinstance(own, Loader) and isinstance(running, Loader)
+        return running if rebuilt else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there, now or when the loader is built."""
+        """Go on from there, now or when the loader is built.
+
+        Raises:
+            ValueError: If it is the state of another number of training loaders.
+        """
         self._pending = dict(state_dict)
-        loader = self.loaders.get("train")
-        if isinstance(loader, Loader) and "train" in self._pending:
-            loader.load_state_dict(self._pending.pop("train"))
+        if "train" in self.loaders:
+            self._resume("train")
+
+    def _resume(self, name: str) -> None:
+        if name not in self._pending:
+            return
+        state, loaders = self._pending.pop(name), _parts(self.loaders[name])
+        states = state if isinstance(state, list) else [state]
+        if len(states) != len(loaders):
+            raise ValueError(
+                f"The state is of {len(states)} {name} loaders, and there are {len(loaders)}; "
+                "resume with as many, or begin without the state."
+            )
+        for loader, part in zip(loaders, states, strict=True):
+            if isinstance(loader, Loader) and part is not None:
+                loader.load_state_dict(part)
 
     def set_pl_trainer(self, trainer: Any) -> None:
         """Put the step and the epoch of a Trainer into every sample, from the next request of a loader on.
@@ -123,24 +168,23 @@ class DataModule(pl.LightningDataModule):
         return stamped(batch, {"global_step": step, "current_epoch": epoch})
 
     def _datasets(self) -> list[Any]:
-        loaders = [
-            loader
-            for built in self.loaders.values()
-            for loader in (built if isinstance(built, list) else [built])
-        ]
+        loaders = [loader for built in self.loaders.values() for loader in _parts(built)]
         return [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
 
     def _store(self, name: str) -> None:
-        loader = self.loaders[name] = _build(self.given[name])
-        if isinstance(loader, Loader) and name in self._pending:
-            loader.load_state_dict(self._pending.pop(name))
+        share = self._share()
+        # Lightning itself shares out predictions: it has to know their rows
+        self.loaders[name] = _build(self.given[name], share if name != "predict" else None)
+        self._worlds[name] = share["num_replicas"]
+        self._resume(name)
 
     def train_dataloader(self) -> Any:
         """The training loader; its state follows the Trainer."""
-        loader = self._loader("train")
-        if isinstance(loader, Loader) and self.trainer is not None:
-            loader.follow(self.trainer)
-        return loader
+        loaders = self._loader("train")
+        for loader in _parts(loaders):
+            if isinstance(loader, Loader) and self.trainer is not None:
+                loader.follow(self.trainer)
+        return loaders
 
     def val_dataloader(self) -> Any:
         """The validation loader; an empty list without one."""
@@ -157,7 +201,7 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, name: str) -> Any:
         if self.given[name] is None:
             return []
-        if name not in self.loaders:
+        if not self._is_built(name):
             self._store(name)
         if self._pl_trainer is not None:
             for dataset in self._datasets():
@@ -186,11 +230,19 @@ def stamped(batch: Any, values: Mapping[str, int]) -> Any:
     }
 
 
+def _parts(loaders: Any) -> list[Any]:
+    """The loaders of a split."""
+    return loaders if isinstance(loaders, list) else [loaders]
+
+
 def _tell(name: str, loader: Any) -> None:
     """Log the length and the columns of a split."""
-    for part in loader if isinstance(loader, list) else [loader]:
+    for part in _parts(loader):
         dataset: Any = getattr(part, "dataset", None)
-        rows = f"{len(dataset)} rows" if hasattr(dataset, "__len__") else "a stream"
+        try:
+            rows = f"{len(dataset)} rows"
+        except TypeError:  # also of a stream that has `__len__` for those that know it
+            rows = "a stream"
         columns = getattr(dataset, "column_names", None)
         logger.info(f"Split {name!r}: {rows}" + (f", columns {columns}" if columns else ""))
 
@@ -212,9 +264,9 @@ def _check_split(name: str, split: Any) -> None:
         raise ValueError(f"`{name}` has {unknown}, which DataLoader does not take: {OPTIONS}.")
 
 
-def _build(split: Split) -> Any:
+def _build(split: Split, share: dict[str, int] | None) -> Any:
     if isinstance(split, (list, tuple)):
-        return [_build(part) for part in split]
+        return [_build(part, share) for part in split]
     if not isinstance(split, Mapping):
         return split
     options = instantiate(split)
@@ -228,4 +280,22 @@ def _build(split: Split) -> Any:
     if options.get("num_workers", 0) > 0:
         options.setdefault("persistent_workers", True)
         options.setdefault("pin_memory", torch.cuda.is_available())
+    if share is not None and share["num_replicas"] > 1:
+        _share_out(options, share)
     return Loader(**options)
+
+
+def _share_out(options: dict[str, Any], share: dict[str, int]) -> None:
+    """Give a loader without a sampler the rows of this rank.
+
+    Lightning would build the loader anew, whose position nobody could ask for, and let the rank's
+    own generator shuffle.
+    """
+    dataset = options["dataset"]
+    if isinstance(dataset, IterableDataset) or options.get("batch_size", 1) is None:
+        return
+    if options.get("sampler") is None and options.get("batch_sampler") is None and len(dataset):
+        seed = options.get("seed")
+        seed = int(os.getenv("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        shuffle = bool(options.pop("shuffle", False))
+        options["sampler"] = ShareSampler(len(dataset), shuffle, seed, **share)

@@ -11,8 +11,9 @@ import torch
 import torch.utils.data
 from loguru import logger
 
-from spt_data._draws import keyed_draws
+from spt_data._draws import Row, asked_for, copy_of, keyed_draws, what_is_asked_for
 from spt_data._errors import CorruptSampleError, is_decoding_error, name_of
+from spt_data._ranks import rank_and_world
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
@@ -20,9 +21,10 @@ OnError = Literal["raise", "skip"]
 Self = TypeVar("Self", bound="DatasetMixin")
 SLOTS = 1024  # one for each worker, so that none waits for another
 TOLD = 5  # samples that each process names when it skips them
+NEXT = 10  # rows that are tried instead of each, when none of a batch can be decoded
 
 
-def _clock() -> torch.Tensor:
+def new_clock() -> torch.Tensor:
     """Whether draws are keyed, the epoch, and the seed, where running workers can read them."""
     return torch.zeros(3, dtype=torch.int64).share_memory_()
 
@@ -60,6 +62,20 @@ def reading(row: Any, keys: Iterable[str] = ()) -> Iterator[None]:
         raise CorruptSampleError(f"Sample {row} cannot be decoded: {error}{held}") from error
 
 
+def _row_of(sample: Sample, place: Any) -> int | str | None:
+    """What names a sample in the key of its draws: its ``sample_idx``, else where it was read."""
+    row = sample.get("sample_idx", place)
+    if row is None or isinstance(row, str):
+        return row
+    try:
+        return int(row)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "`sample_idx` must be an int or a string, the augmentation follows from it; a sample "
+            f"has {row!r} with the keys {sorted(map(str, sample))}."
+        ) from error
+
+
 class DatasetMixin:
     """What map-style and streaming datasets share: the transforms, the keys of the draws, skipping.
 
@@ -90,7 +106,7 @@ class DatasetMixin:
         self.transform = transform
         self.gpu_transform = gpu_transform
         self.on_error = on_error
-        self._clock = _clock()
+        self._clock = new_clock()
         self._slots = _slots()
         self._progress = _progress()
         self._trainer: Any = None
@@ -133,9 +149,12 @@ class DatasetMixin:
         if self.transform is None:
             return sample
         keyed, epoch, seed = self._clock.tolist()
-        if not keyed or "sample_idx" not in sample:
+        place, copy = what_is_asked_for()
+        row = _row_of(sample, place)
+        if not keyed or row is None:
             return self.transform(sample)
-        with keyed_draws(seed, epoch, sample["sample_idx"], sample.get("view_idx", 0)):
+        copies = (copy,) if copy else ()
+        with keyed_draws(seed, epoch, row, sample.get("view_idx", 0), *copies):
             return self.transform(sample)
 
     def _with_progress(self, sample: Sample) -> Sample:
@@ -177,7 +196,7 @@ class DatasetMixin:
         return new._own_memory(self)
 
     def _own_memory(self: Self, other: DatasetMixin) -> Self:
-        self._clock = _clock().copy_(other._clock)
+        self._clock = new_clock().copy_(other._clock)
         self._progress = _progress().copy_(other._progress)
         self._slots = _slots()
         return self
@@ -199,21 +218,40 @@ class Dataset(DatasetMixin, torch.utils.data.Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
         """The samples of a batch; with ``on_error="skip"``, without the broken ones.
 
+        A batch of broken ones alone becomes one of the rows that follow them, for no batch may be
+        missing on one rank only.
+
         Raises:
-            CorruptSampleError: If one cannot be decoded, or none of the batch can.
+            CorruptSampleError: If one cannot be decoded, or none of the batch and of the rows
+                after it can.
         """
+        for shift in range(1 + NEXT):
+            samples = self._whole([_shifted(index, shift, len(self)) for index in indices])
+            if samples:
+                return samples
+        raise CorruptSampleError(
+            f"None of the {len(indices)} samples of a batch, {list(indices)[:10]}, can be "
+            f"decoded, nor can the {NEXT} rows after each."
+        )
+
+    def _whole(self, indices: Sequence[int | tuple[int, int]]) -> list[Sample]:
         samples = []
         for index in indices:
             try:
-                samples.append(self[index])
+                with asked_for(row_and_view(index)[0], copy_of(index)):
+                    samples.append(self[index])
             except CorruptSampleError as error:
                 self._skip(error)
-        if not samples:
-            raise CorruptSampleError(
-                f"None of the {len(indices)} samples of a batch, {list(indices)[:10]}, can be "
-                "decoded."
-            )
         return samples
+
+
+def _shifted(index: Any, by: int, n_rows: int) -> Any:
+    """The index of a row further on; which view and which copy stays."""
+    if not by:
+        return index
+    row, extra = row_and_view(index)
+    other = Row.of((row + by) % n_rows, copy_of(index))
+    return (other, extra["view_idx"]) if extra else other
 
 
 class IterableDataset(DatasetMixin, torch.utils.data.IterableDataset[Sample]):
@@ -263,9 +301,17 @@ class _Stream(Iterator[Sample]):
             try:
                 with reading(row.get("sample_idx", f"{self.taken - 1} of the stream"), row):
                     sample = self.dataset.decode(row)
-                return self.dataset.process_sample(sample)
+                with asked_for(self._place(sample)):
+                    return self.dataset.process_sample(sample)
             except CorruptSampleError as error:
                 self.dataset._skip(error)
+
+    def _place(self, sample: Sample) -> str | None:
+        """What names a sample without ``sample_idx``: the same again when the stream is resumed."""
+        if "sample_idx" in sample:
+            return None
+        info = torch.utils.data.get_worker_info()
+        return f"{rank_and_world()[0]}/{0 if info is None else info.id}/{self.taken - 1}"
 
     def state_dict(self) -> dict[str, int]:
         """How far it is."""

@@ -12,6 +12,7 @@ import datasets as hf
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from spt_data._draws import asked_for, copy_of
 from spt_data._errors import is_decoding_error
 from spt_data._hub import patiently
 from spt_data._ranks import rank_and_world
@@ -24,6 +25,9 @@ from spt_data.datasets import (
     reading,
     row_and_view,
 )
+
+ACROSS = ("Take", "Skip", "Cycling", "RandomlyCycling", "Repeat")  # steps of `datasets`' streams
+SHUFFLED = ("BufferShuffled", "Shuffl")
 
 
 def HFDataset(
@@ -164,8 +168,11 @@ class HFMapDataset(Dataset):
         """Types of the columns, class names among them."""
         return self.dataset.features
 
-    def shuffle(self, seed: int = 42) -> HFMapDataset:
-        """Shuffle in place; no row is copied, and each keeps its ``sample_idx``."""
+    def shuffle(self, seed: int = 42, **ignored: Any) -> HFMapDataset:
+        """Shuffle in place; no row is copied, and each keeps its ``sample_idx``.
+
+        What else the shuffle of a stream takes, such as ``buffer_size``, changes nothing here.
+        """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         self._order = order if self._order is None else self._order[order]
         return self
@@ -199,10 +206,12 @@ class HFMapDataset(Dataset):
         rows = [self._row(place) for place, _ in keys]
         try:
             columns = self.dataset[rows]
-            return [
-                self._finish({**{key: values[i] for key, values in columns.items()}, **extra}, row)
-                for i, (row, (_, extra)) in enumerate(zip(rows, keys, strict=True))
-            ]
+            samples = []
+            for i, (row, (_, extra)) in enumerate(zip(rows, keys, strict=True)):
+                sample = {**{key: values[i] for key, values in columns.items()}, **extra}
+                with asked_for(row, copy_of(indices[i])):
+                    samples.append(self._finish(sample, row))
+            return samples
         except Exception as error:
             if not is_decoding_error(error):
                 raise
@@ -221,12 +230,16 @@ class HFIterableDataset(IterableDataset):
     given already are read again but not decoded.
 
     Args:
-        dataset: ``datasets.IterableDataset``, not shuffled yet (use :meth:`shuffle`).
+        dataset: ``datasets.IterableDataset``, not shuffled yet (use :meth:`shuffle`). What
+            chooses rows across its shards, such as ``take``, needs a column ``sample_idx``.
         transform: Called on each sample.
         rename_columns: New name of each column that gets one.
         remove_columns: Columns to leave out, by their new names.
         gpu_transform: Called on each batch on the device.
         on_error: ``"skip"`` leaves samples out whose images cannot be decoded.
+
+    Raises:
+        ValueError: If a column is unknown, or the stream cannot be numbered.
     """
 
     def __init__(
@@ -287,6 +300,7 @@ def _numbered(dataset: hf.IterableDataset) -> hf.IterableDataset:
     """Add ``sample_idx``: row within the shard times the number of shards, plus the shard."""
     if "sample_idx" in (dataset.column_names or ()):
         return dataset
+    _check_order(dataset)
     count, features = dataset.num_shards, dataset.features
     if features is not None:
         features = hf.Features({**features, "sample_idx": hf.Value("int64")})
@@ -300,6 +314,29 @@ def _numbered(dataset: hf.IterableDataset) -> hf.IterableDataset:
         for shard in range(count)
     ]
     return hf.concatenate_datasets(shards) if count > 1 else shards[0]
+
+
+def _check_order(dataset: hf.IterableDataset) -> None:
+    """Refuse what chooses or mixes rows across shards: it would choose others of each shard alone.
+
+    Raises:
+        ValueError: If the stream was made by ``take``, ``skip``, ``interleave_datasets`` or the
+            like.
+    """
+    pending: list[Any] = [getattr(dataset, "_ex_iterable", None)]
+    while pending:
+        step = pending.pop()
+        name = type(step).__name__
+        several = dataset.num_shards > 1
+        if name.startswith(SHUFFLED) or (several and name.startswith(ACROSS)):
+            raise ValueError(
+                f"HFIterableDataset cannot number the rows of a stream with a {name}: rows are "
+                "numbered within their shards, before `take`, `skip`, `interleave_datasets` or "
+                "`shuffle`. Shuffle with HFIterableDataset.shuffle; for the others, give the rows "
+                "a column `sample_idx` first, by a map that names it in its `features`."
+            )
+        pending += [step.ex_iterable] if hasattr(step, "ex_iterable") else []
+        pending += getattr(step, "ex_iterables", [])
 
 
 def _number(row: int, shard: int, count: int) -> dict[str, int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets as hf
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from spt_data._draws import asked_for, copy_of
 from spt_data._lance import (
     Table,
     check_free,
@@ -143,7 +144,8 @@ def _size(data: bytes | None) -> tuple[int | None, int | None]:
     if data is None:
         return None, None
     with Image.open(io.BytesIO(data)) as image:
-        return image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        return image.size[::-1] if turned else image.size
 
 
 def _opened(source: Any, split: str | None) -> hf.Dataset:
@@ -201,6 +203,7 @@ def encoded(
         fits = max_size is None or max(image.size) <= max_size
         if not lossy and fits:
             return bytes(data)
+        ImageOps.exif_transpose(image, in_place=True)  # the new bytes carry no tag of it
         if max_size is not None:
             image.thumbnail((max_size, max_size), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
@@ -279,10 +282,11 @@ class LanceImageDataset(Dataset):
         keys = [row_and_view(index) for index in indices]
         stored = self._read([row for row, _ in keys])
         try:
-            return [
-                self._finish(sample, row % len(self), extra)
-                for sample, (row, extra) in zip(stored, keys, strict=True)
-            ]
+            samples = []
+            for sample, (row, extra), index in zip(stored, keys, indices, strict=True):
+                with asked_for(row, copy_of(index)):
+                    samples.append(self._finish(sample, row % len(self), extra))
+            return samples
         except ValueError:
             return super().__getitems__(indices)  # one by one: names or skips the broken ones
 
@@ -300,6 +304,7 @@ class LanceImageDataset(Dataset):
         return self.process_sample({**sample, "sample_idx": row}, **extra)
 
     def _decoded(self, data: bytes) -> Image.Image | Tensor:
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return image if self.image_format == "pil" else to_tensor(image)

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from spt_data._draws import asked_for, copy_of
 from spt_data._errors import CorruptSampleError
 from spt_data._lance import (
     Table,
@@ -278,10 +279,12 @@ class LanceVideoSegments(Dataset):
         infos = [{**self.segment_info(window), **extra} for window, extra in keys]
         stored = iter(self._read(infos))
         try:
-            return [
-                self._finish(info, list(itertools.islice(stored, self.window_length)))
-                for info in infos
-            ]
+            samples = []
+            for info, index in zip(infos, indices, strict=True):
+                frames = list(itertools.islice(stored, self.window_length))
+                with asked_for(info["sample_idx"], copy_of(index)):
+                    samples.append(self._finish(info, frames))
+            return samples
         except CorruptSampleError:
             return super().__getitems__(indices)  # one by one: names or skips the broken ones
 

@@ -105,7 +105,16 @@ class MixCollator:
         return {**batch, self.source: images, self.label_key: soft}
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images and soft labels."""
+        """Mixed images and soft labels.
+
+        Raises:
+            ValueError: If the images are not of a float type.
+        """
+        if not images.is_floating_point():
+            raise ValueError(
+                f"MixCollator needs images of a float type, got {images.dtype}; use ToImage "
+                "without dtype=torch.uint8."
+            )
         soft = soft_labels(labels, self.num_classes, self.label_smoothing)
         if float(torch.rand(())) >= self.prob:
             return images, soft

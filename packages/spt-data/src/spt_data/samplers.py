@@ -7,6 +7,7 @@ Lightning calls) chooses one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 
+from spt_data._draws import Row
 from spt_data._ranks import rank_and_world
 
 
@@ -77,11 +79,62 @@ class _Resumable:
         return _Iteration(self)
 
 
+class ShareSampler(_Resumable, DistributedSampler[int]):
+    """Every n-th row for each rank, in the order of torch's ``DistributedSampler``.
+
+    Ranks get equally many rows: the first ones of the order come again at its end.
+
+    Args:
+        n_rows: Number of rows.
+        shuffle: Permute them, anew in each epoch.
+        seed: Seed of the order, with the epoch; the same on all ranks.
+        rank: Of this process.
+        num_replicas: Number of ranks.
+
+    Example:
+        >>> [list(ShareSampler(3, rank=rank, num_replicas=2)) for rank in range(2)]
+        [[0, 2], [1, 0]]
+    """
+
+    def __init__(
+        self, n_rows: int, shuffle: bool = False, seed: int = 0, *, rank: int, num_replicas: int
+    ) -> None:
+        self.n_rows = _check_count("n_rows", n_rows)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.rank = rank
+        self.num_replicas = num_replicas
+
+    def items(self, epoch: int) -> Sequence[int]:
+        """Rows of this rank."""
+        order: list[int] = list(range(self.n_rows))
+        if self.shuffle:
+            order = torch.randperm(self.n_rows, generator=self._generator(epoch)).tolist()
+        total = len(self) * self.num_replicas
+        return list(itertools.islice(itertools.cycle(order), self.rank, total, self.num_replicas))
+
+    def __len__(self) -> int:
+        """Rows of this rank."""
+        return -(-self.n_rows // self.num_replicas)
+
+
+def _copies(rows: Sequence[int]) -> list[int]:
+    """How many times the row of each place came before it."""
+    seen: dict[int, int] = {}
+    copies = []
+    for row in rows:
+        copies.append(seen.get(row, 0))
+        seen[row] = copies[-1] + 1
+    return copies
+
+
 class RepeatedRandomSampler(_Resumable, DistributedSampler[Any]):
     """A permutation in which each row comes ``n_views`` times in a row.
 
     Each rank takes a contiguous slice of the permutation; the remainder is left out. It counts
-    as a distributed sampler, so Lightning does not wrap it in another.
+    as a distributed sampler, so Lightning does not wrap it in another. Copies of a row know which
+    one they are (see ``Row``), so that each gets an augmentation of its own.
 
     Args:
         data_source_or_len: A dataset, or the number of rows.
@@ -126,10 +179,19 @@ class RepeatedRandomSampler(_Resumable, DistributedSampler[Any]):
         else:
             order = torch.randperm(n, generator=generator)
         rank, world = rank_and_world()
-        share = n // world
-        rows = order[rank * share : (rank + 1) * share].tolist()
-        views = range(self.n_views)
-        return [(row, view) if self.pass_view_idx else row for row in rows for view in views]
+        share = slice(rank * (n // world), (rank + 1) * (n // world))
+        rows = order.tolist()
+        before = _copies(rows) if self.replacement else [0] * n
+        return [
+            self._item(row, copy, view)
+            for row, copy in zip(rows[share], before[share], strict=True)
+            for view in range(self.n_views)
+        ]
+
+    def _item(self, row: int, copy: int, view: int) -> Any:
+        if self.pass_view_idx:
+            return Row.of(row, copy), view
+        return Row.of(row, copy * self.n_views + view)
 
     def __len__(self) -> int:
         """Items of this rank."""
@@ -178,6 +240,20 @@ class RandomBatchSampler(_Resumable, Sampler[list[int]]):
         return self.n_rows // self.batch_size // rank_and_world()[1]
 
 
+def _targets_of(source: Any) -> Tensor:
+    """The class of each row, of a list of them or of a dataset with ``targets``."""
+    targets = getattr(source, "targets", None)
+    if targets is None and not isinstance(source, torch.utils.data.Dataset):
+        targets = source
+    try:
+        return torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "`targets_or_dataset` must be the class of each row, or a dataset with `targets`, got "
+            f"{type(source).__name__} without. Pass the labels, such as dataset['label'], as a list."
+        ) from error
+
+
 class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
     """Batches of ``n_views`` rows from each of several classes, drawn by their frequency.
 
@@ -189,8 +265,8 @@ class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
         replacement: Let a row come twice among the views of a class, so rare classes do.
 
     Raises:
-        ValueError: If a count is not positive or does not divide, or a class has fewer than
-            ``n_views`` rows and ``replacement`` is False.
+        ValueError: If a count is not positive or does not divide, a class has fewer than
+            ``n_views`` rows and ``replacement`` is False, or a dataset has no ``targets``.
     """
 
     def __init__(
@@ -205,7 +281,7 @@ class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
         self.n_views = _check_count("n_views", n_views)
         if batch_size % n_views:
             raise ValueError(f"`batch_size` {batch_size} is no multiple of `n_views` {n_views}.")
-        targets = torch.as_tensor(getattr(targets_or_dataset, "targets", targets_or_dataset))
+        targets = _targets_of(targets_or_dataset)
         labels, counts = targets.unique(return_counts=True)
         rare = labels[counts < n_views].tolist()
         if rare and not replacement:
@@ -229,7 +305,15 @@ class SupervisedBatchSampler(_Resumable, Sampler[list[int]]):
         """Batches of this rank."""
         rank, world = rank_and_world()
         generator = self._generator(epoch * world + rank)
-        return [self._batch(generator) for _ in range(len(self))]
+        rows = [row for _ in range(len(self)) for row in self._batch(generator)]
+        # ranks draw the same rows, so the copies of each are numbered apart
+        numbered = [
+            Row.of(row, copy * world + rank) for row, copy in zip(rows, _copies(rows), strict=True)
+        ]
+        return [
+            numbered[start : start + self.batch_size]
+            for start in range(0, len(numbered), self.batch_size)
+        ]
 
     def _batch(self, generator: torch.Generator) -> list[int]:
         n_classes = self.batch_size // self.n_views

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.utils.data
 
+from spt_data._draws import Row, copy_of
 from spt_data.datasets import Dataset, Sample, row_and_view
 
 
@@ -36,6 +37,12 @@ class Subset(torch.utils.data.Dataset[Sample]):
         """Number of samples."""
         return len(self.indices)
 
+    @property
+    def targets(self) -> list[Any]:
+        """Classes of its own rows, when the dataset has ``targets``."""
+        targets = self.dataset.targets
+        return [targets[index] for index in self.indices]
+
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         """One sample of the underlying dataset; a ``(row, view)`` pair also sets ``view_idx``."""
         row, extra = row_and_view(self._inner(index))
@@ -52,8 +59,8 @@ class Subset(torch.utils.data.Dataset[Sample]):
 
     def _inner(self, index: Any) -> Any:
         if isinstance(index, tuple):
-            return self.indices[index[0]], index[1]
-        return self.indices[index]
+            return self._inner(index[0]), index[1]
+        return Row.of(self.indices[index], copy_of(index))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "dataset" not in self.__dict__:

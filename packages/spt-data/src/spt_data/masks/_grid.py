@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torchvision.transforms.v2 import functional as F
+
+from spt_data._base import SampleTransform
+from spt_data.datasets import Sample
+
+
+class GridMask(SampleTransform):
+    """Base of the masks that are bool ``(H, W)`` over patches, True where masked."""
+
+    patch_size: int
+
+    def skip(self, sample: Sample) -> Sample:
+        """A copy of the sample with a mask that masks nothing."""
+        [value] = self.read(sample)
+        grid = grid_of(value, self.patch_size, type(self).__name__)
+        return self.write(sample, [torch.zeros(grid, dtype=torch.bool)])
+
+
+def refuse_to_skip(name: str) -> NoReturn:
+    """Refuse to leave out a mask whose entries are lists of patches.
+
+    Raises:
+        ValueError: Always; there are no lists that mask nothing and stack with the others.
+    """
+    raise ValueError(
+        f"{name} cannot be left out for some samples: its lists of patches would not stack with "
+        "those of the others. Draw it for all, or choose between two masks with RoutingTransform."
+    )
 
 
 def check_patch_size(patch_size: int) -> int:

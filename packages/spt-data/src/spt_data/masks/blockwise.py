@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spt_data._base import SampleTransform
-from spt_data.masks._grid import check_patch_size, grid_of
+from spt_data.masks._grid import GridMask, check_patch_size, grid_of
 
 Range = tuple[float, float]
 ASPECT: Range = (0.3, 1 / 0.3)
@@ -94,7 +93,7 @@ def _add_block(mask: Any, least: float, most: float, aspect_ratio: Range) -> int
     return 0
 
 
-class BlockwiseMask(SampleTransform):
+class BlockwiseMask(GridMask):
     """The mask of BEiT.
 
     Args:
@@ -143,7 +142,7 @@ class BlockwiseMask(SampleTransform):
         )
 
 
-class RatioBlockwiseMask(SampleTransform):
+class RatioBlockwiseMask(GridMask):
     """The mask of iBOT: block-wise, with a share that is drawn for each crop.
 
     One of the pairs (ratio, variance) is chosen, and the share is uniform in ratio - variance …

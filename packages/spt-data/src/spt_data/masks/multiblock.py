@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from spt_data._base import SampleTransform, with_record
+from spt_data._keys import read, write
 from spt_data.datasets import Sample
-from spt_data.masks._grid import check_patch_size, grid_of
+from spt_data.masks._grid import check_patch_size, grid_of, refuse_to_skip
 
 Range = tuple[float, float]
 Size = tuple[int, int]
@@ -216,10 +217,19 @@ class ContextTargetsMultiBlockMask(SampleTransform):
 
     def __call__(self, sample: Sample) -> Sample:
         """A copy of the sample with both entries and the record."""
-        context, targets = super().__call__(sample)[self.target_context]
-        out = {**sample, self.target_context: context, self.target_targets: targets}
+        name = type(self).__name__
+        context, targets = read(super().__call__(sample), self.target_context, name)
+        out = write(write(sample, self.target_context, context), self.target_targets, targets)
         record = torch.tensor([self.scales, self.aspect_ratios])
-        return with_record(out, type(self).__name__, record)
+        return with_record(out, name, record)
+
+    def skip(self, sample: Sample) -> Sample:
+        """Refused.
+
+        Raises:
+            ValueError: Always.
+        """
+        refuse_to_skip(type(self).__name__)
 
     def apply(self, value: Any) -> tuple[Tensor, list[Tensor]]:
         """Draw the blocks of an image."""

@@ -55,12 +55,22 @@ class PatchMasking(SampleTransform):
             image, kept = self.apply(value)
         except Exception as error:
             self.refuse(error, sample)
+        return self._written(sample, image, kept)
+
+    def skip(self, sample: Sample) -> Sample:
+        """A copy of the sample with the whole image, and a mask that keeps all."""
+        [value] = self.read(sample)
+        image = _floats(value)
+        rows, columns = (side // self.patch_size for side in image.shape[-2:])
+        return self._written(sample, image, torch.ones(rows, columns, dtype=torch.bool))
+
+    def _written(self, sample: Sample, image: Tensor, kept: Tensor) -> Sample:
         masked: Sample = write(self.write(sample, [image]), self.mask_key, kept)
         return masked
 
     def apply(self, value: Any) -> tuple[Tensor, Tensor]:
         """The masked image and the mask."""
-        image = F.to_dtype(to_tensor(value), torch.float32, scale=True).as_subclass(Tensor)
+        image = _floats(value)
         size = self.patch_size
         rows, columns = image.shape[-2] // size, image.shape[-1] // size
         kept = torch.ones(rows * columns, dtype=torch.bool)
@@ -70,3 +80,7 @@ class PatchMasking(SampleTransform):
         whole = kept.repeat_interleave(size, 0).repeat_interleave(size, 1)
         pixels[: rows * size, : columns * size] = whole
         return torch.where(pixels, image, torch.tensor(float(self.fill_value))), kept
+
+
+def _floats(value: Any) -> Tensor:
+    return F.to_dtype(to_tensor(value), torch.float32, scale=True).as_subclass(Tensor)

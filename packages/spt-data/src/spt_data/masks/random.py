@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from spt_data._base import SampleTransform
+from spt_data._keys import read, write
 from spt_data.datasets import Sample
-from spt_data.masks._grid import check_patch_size, grid_of
+from spt_data.masks._grid import GridMask, check_patch_size, grid_of, refuse_to_skip
 
 
 def num_kept(num_patches: int, ratio: float) -> int:
@@ -78,8 +79,18 @@ class RandomMask(SampleTransform):
 
     def __call__(self, sample: Sample) -> Sample:
         """A copy of the sample with the four entries."""
-        visible = super().__call__(sample)[self.targets[0]]
-        return {**sample, **dict(zip(self.targets, visible, strict=True))}
+        entries = read(super().__call__(sample), self.targets[0], "RandomMask")
+        for path, entry in zip(self.targets, entries, strict=True):
+            sample = write(sample, path, entry)
+        return sample
+
+    def skip(self, sample: Sample) -> Sample:
+        """Refused.
+
+        Raises:
+            ValueError: Always.
+        """
+        refuse_to_skip("RandomMask")
 
     def apply(self, value: Any) -> tuple[Tensor, Tensor, Tensor, int]:
         """Draw the mask of an image."""
@@ -105,7 +116,7 @@ def unit_mask(order: Tensor, units: tuple[int, int], scale: int, mask_ratio: flo
     return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
 
 
-class UnitMask(SampleTransform):
+class UnitMask(GridMask):
     """Mask random square units that are larger than a patch, as SimMIM does.
 
     Args:

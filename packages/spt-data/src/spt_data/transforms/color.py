@@ -9,8 +9,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from spt_data._base import RecordedTransform, SampleTransform, TorchTransform, with_record
-from spt_data._keys import Path
+from spt_data._base import (
+    RecordedTransform,
+    SampleTransform,
+    TorchTransform,
+    map_annotations,
+    with_record,
+)
+from spt_data._keys import Path, as_paths, containers_of, read
 from spt_data.datasets import Sample
 
 Strength = float | tuple[float, float] | None
@@ -81,8 +87,10 @@ class RandomSolarize(RecordedTransform):
 
     def act(self, value: Any, params: dict[str, Any]) -> Any:
         """Solarize."""
-        floating = isinstance(value, Tensor) and value.is_floating_point()
-        return F.solarize(value, self.threshold if floating else round(255 * self.threshold))
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return F.solarize(value, self.threshold)
+        most = torch.iinfo(value.dtype).max if isinstance(value, Tensor) else 255
+        return F.solarize(value, round(most * self.threshold))
 
 
 class RandomAutocontrast(TorchTransform):
@@ -164,6 +172,13 @@ class RandomChannelPermutation(TorchTransform):
         )
 
 
+def _refuse_annotation(annotation: Any) -> Any:
+    raise ValueError(
+        f"the sample holds {type(annotation).__name__}, which cannot follow the rotations, shears "
+        "and shifts of RandAugment; leave it out, or give the result another `target`"
+    )
+
+
 class RandAugment(RecordedTransform):
     """A few random operations of random strength, as DeiT uses them.
 
@@ -180,7 +195,8 @@ class RandAugment(RecordedTransform):
         target: Key of the result.
 
     Raises:
-        ValueError: If the magnitude is out of range.
+        ValueError: If the magnitude is out of range; when called, if there are boxes, masks or
+            key points beside the image, which cannot follow its rotations and shifts.
 
     Note:
         The operations and their ranges are torchvision's, with the identity among them.
@@ -213,6 +229,13 @@ class RandAugment(RecordedTransform):
         noise = torch.randn(self.num_ops) * self.magnitude_std
         magnitudes = (self.magnitude + noise).clamp(0, self.magnitude_max)
         return {"magnitudes": magnitudes, "state": torch.get_rng_state()}
+
+    def _followed(self, sample: Sample, values: list[Any], params: dict[str, Any]) -> Sample:
+        """The sample; annotations of an image that is changed in place are refused."""
+        if as_paths(self.source) == as_paths(self.target):
+            for path in containers_of(sample, as_paths(self.source)):
+                map_annotations(dict(read(sample, path, "RandAugment")), _refuse_annotation)
+        return sample
 
     def act(self, value: Any, params: dict[str, Any]) -> Any:
         """The same operations for each source."""

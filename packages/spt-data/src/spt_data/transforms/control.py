@@ -193,7 +193,7 @@ class ControlledTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         """Apply it under the row's seed."""
-        row = int(read(sample, self.key, type(self).__name__))
+        row = read(sample, self.key, type(self).__name__)
         with keyed_draws(row, self.seed_offset):
             return self.transform(sample)
 

@@ -16,6 +16,8 @@ from spt_data._base import SampleTransform
 from spt_data._keys import Path
 from spt_data._modes import to_rgb, to_tensor
 
+PIXELS = (torch.uint8, torch.uint16, torch.bool)  # integers whose full range is bright
+
 
 class DecodeImage(SampleTransform):
     """Bytes or a file to a PIL image; bytes that are no whole image name their sample.
@@ -64,7 +66,8 @@ class ToImage(SampleTransform):
         target: Key of the result.
 
     Raises:
-        ValueError: If only one of ``mean`` and ``std`` is given, or with a ``dtype`` of integers.
+        ValueError: If only one of ``mean`` and ``std`` is given, or with a ``dtype`` of integers;
+            when called, if the values have no range that could be scaled, or do not fit.
     """
 
     def __init__(
@@ -107,7 +110,31 @@ class ToImage(SampleTransform):
                 f"an image of {image.dtype} does not fit into {self.dtype} without a loss; use a "
                 "`dtype` of floats, or rgb=True to scale 16 bits to 8"
             )
+        if image.dtype != self.dtype:
+            self._check_range(image)
         return F.to_dtype(image, self.dtype, scale=self.scale)
+
+    def _check_range(self, image: Tensor) -> None:
+        """Refuse what would wrap around, and integers whose full range is no brightness."""
+        if self.scale and not image.is_floating_point() and image.dtype not in PIXELS:
+            raise ValueError(
+                f"an image of {image.dtype} has no range that maps to [0, 1]; make it uint8 or "
+                "uint16, or use scale=False"
+            )
+        if self.dtype.is_floating_point or (self.scale and not image.is_floating_point()):
+            return
+        low, high = (0.0, 1.0) if self.scale else _range_of(self.dtype)
+        if not bool(((image >= low) & (image <= high)).all()):
+            raise ValueError(
+                f"values from {float(image.min()):g} to {float(image.max()):g} do not fit into "
+                f"{self.dtype}, which takes {low:g} to {high:g}; clip or scale them yourself"
+            )
+
+
+def _range_of(dtype: torch.dtype) -> tuple[float, float]:
+    if dtype == torch.bool:
+        return 0.0, 1.0
+    return float(torch.iinfo(dtype).min), float(torch.iinfo(dtype).max)
 
 
 class RGB(SampleTransform):
