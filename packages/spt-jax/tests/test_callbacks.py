@@ -57,6 +57,11 @@ def test_outputs_are_written_without_filling(small, tmp_path):
     written = np.load(tmp_path / "val_epoch2.npz")
     assert written["embedding"].shape == (22, 4)
     assert written["label"].tolist() == small.arrays(22, seed=1)["label"].tolist()
+    assert len(np.load(tmp_path / "train_epoch2.npz")["label"]) == 40
+    trainer.validate(trainer._module, small.loaders()[1])
+    trainer.test(trainer._module, spj.ArrayLoader(small.arrays(5), 16))
+    assert np.load(tmp_path / "val_epoch3.npz")["embedding"].shape == (22, 4)
+    assert np.load(tmp_path / "test_epoch3.npz")["embedding"].shape == (5, 4)
     only = spj.OnlineWriter(["embedding"], tmp_path)
     assert (only.reads_outputs("val"), only.reads_outputs("train")) == (True, False)
 
@@ -94,11 +99,22 @@ def test_early_stopping(mode, values, stops):
         stopping.on_validation_epoch_end(trainer, None)
 
 
-def test_early_stopping_ends_a_run(small):
+@pytest.mark.parametrize("metrics", [True, False])
+def test_early_stopping_ends_a_run(small, metrics):
+    """Whether or not the validation has metrics of its own."""
+
+    def unmeasured(self, batch, stage):
+        outputs = linear.settings.forward(self, batch, stage)
+        return outputs if stage == "fit" or metrics else {"embedding": outputs["embedding"]}
+
+    linear = small.linear()
     stopping = spj.EarlyStopping("fit/loss", "max", patience=1)
-    trainer = spj.Trainer(max_epochs=9, callbacks=[stopping, spj.OnlineKNN(2, k=1)], progress=False)
-    trainer.fit(small.linear(optim={"type": "sgd", "lr": 0.1}), *small.loaders())
+    trainer = spj.Trainer(max_epochs=9, callbacks=[stopping], progress=False)
+    module = small.linear(optim={"type": "sgd", "lr": 0.1}, forward=unmeasured)
+    trainer.fit(module, *small.loaders())
     assert trainer.current_epoch == 2  # the loss falls from the second epoch on
+    fresh = spj.Trainer(callbacks=[stopping], progress=False)
+    fresh.validate(module, small.loaders()[1])  # no training: nothing to stop
 
 
 def test_a_probe_may_hold_batchnorm_and_dropout(small):
@@ -115,6 +131,26 @@ def test_a_probe_may_hold_batchnorm_and_dropout(small):
     assert trainer.engine.traces == {"train": 1, "evaluate": 1}
 
 
+def test_the_probe_is_the_trained_one_after_a_run(small):
+    probe = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    before = small.leaves(probe)
+    callback = spj.OnlineProbe("own", probe, optim={"type": "adamw", "lr": 0.1})
+    assert np.isnan(callback.accuracy)
+
+    def fit():
+        trainer = spj.Trainer(max_epochs=2, callbacks=[callback], progress=False)
+        module, (train, val) = small.linear(optim=None), small.loaders()
+        outputs = trainer.fit(module, train, val) and trainer.predict(module, val)
+        return trainer, outputs, small.leaves(probe)
+
+    trainer, outputs, after = fit()
+    assert callback.accuracy == trainer.callback_metrics["eval/own_acc"]
+    hits = [probe(part["embedding"]).argmax(-1) == part["label"] for part in outputs]
+    assert np.concatenate(hits).mean() == pytest.approx(callback.accuracy)
+    assert not np.array_equal(before[1], after[1])
+    assert all(map(np.array_equal, fit()[2], after))  # a further run begins where the first did
+
+
 def test_details_of_the_ranks_are_logged_if_asked(small):
     """And images are told apart by a key of the batch, views of several batches included."""
     data = small.arrays(32)
@@ -127,7 +163,7 @@ def test_details_of_the_ranks_are_logged_if_asked(small):
     plain = small.linear().settings.forward
     module = small.linear(optim=None, forward=forward)
     quiet = spj.LiDAR("by_row", queue_length=32)
-    told = spj.LiDAR("by_image", group="image_id", verbose=True, queue_length=32)
+    told = spj.LiDAR("by_image", target="image_id", verbose=True, queue_length=32)
     rank = spj.RankMe(verbose=True, queue_length=32)
     trainer = spj.Trainer(callbacks=[quiet, told, rank], progress=False)
     trainer.fit(module, spj.ArrayLoader(data, 8), spj.ArrayLoader(data, 8))
@@ -167,6 +203,7 @@ def test_the_teachers_coefficient_is_logged(small):
         (lambda: spj.OnlineKNN(3, metric="dot"), "must be 'cosine' or 'euclidean', got 'dot'"),
         (lambda: spj.OnlineQueue(queue_length=0), "`queue_length` of 'queue' must be > 0"),
         (lambda: spj.LiDAR(delta=0), "`delta` of LiDAR 'lidar' must be > 0"),
+        (lambda: spj.LiDAR(group="a", target="b"), "`group` and `target` of LiDAR 'lidar' are one"),
         (lambda: spj.EarlyStopping("m", "best"), "`mode` must be 'min' or 'max'"),
         (lambda: spj.OnlineWriter("embedding", "."), "`names` must be a sequence of keys"),
         (lambda: spj.OnlineWriter(["a"], ".", ("test",)), "`during` must hold 'train' or 'val'"),

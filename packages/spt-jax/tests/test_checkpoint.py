@@ -1,14 +1,21 @@
 """Checkpoints: whole or absent, the newest kept, corrupt ones set aside; loaders that go on."""
 
+import csv
+import itertools
 import json
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import spt_jax as spj
 from flax import nnx
-from spt_jax.checkpoint import Checkpoints
+from loguru import logger
+from spt_jax.checkpoint import Checkpoints, CorruptCheckpointError
+from spt_jax.loader_state import decoded, encoded
+from spt_jax.manager import warn_if_inexact
 
 
 def states():
@@ -73,6 +80,279 @@ def test_nodes_are_saved_and_read_in_place(tmp_path, small):
         spj.checkpoint.load(tmp_path / "x", module=other)
     spj.checkpoint.load(tmp_path / "x", strict=False, module=other)
     assert np.array_equal(other.layers[0].kernel[...], first.layers[0].kernel[...])
+
+
+def fitted(small, *callbacks, module=None, epochs=1, **where):
+    """A run over 3 batches an epoch without a Manager."""
+    module = small.linear() if module is None else module
+    trainer = spj.Trainer(max_epochs=epochs, callbacks=callbacks, progress=False)
+    trainer.fit(module, small.loaders()[0], **where)
+    return trainer, module
+
+
+def test_another_runs_checkpoints_are_set_aside(tmp_path, small):
+    def run(rate, epochs, **where):
+        module = small.linear(optim={"type": "sgd", "lr": rate})
+        saving = spj.checkpoint.Checkpoint(tmp_path / "c", 1)
+        return fitted(small, saving, module=module, epochs=epochs, **where)
+
+    first = run(0.1, 3)
+    second = run(0.5, 2)
+    assert Checkpoints(tmp_path / "c").steps() == [3, 6]
+    aside = sorted(path.name.split("-")[0] for path in (tmp_path / "c.other").iterdir())
+    assert aside == ["6", "9"]
+    again = run(
+        0.5, 2, resume_from=tmp_path / "c"
+    )  # nothing is left to do, and nothing to set aside
+    assert again[0].global_step == 6
+    assert small.same(again[1], second[1])
+    assert not small.same(again[1], first[1])
+    assert Checkpoints(tmp_path / "c").steps() == [3, 6]
+
+
+def test_a_step_that_cannot_be_kept_is_refused(tmp_path):
+    folder = Checkpoints(tmp_path / "c")
+    folder.save(4, states(), {})
+    with pytest.raises(ValueError, match=r"Step 2 cannot be saved in .*, which holds \[4\]"):
+        folder.save(2, states(), {})
+    folder.close()
+
+
+def test_a_replaced_checkpoint_stays_until_the_new_one_is_written(tmp_path, monkeypatch):
+    folder = Checkpoints(tmp_path / "c", keep=1)
+    folder.save(1, states(), {"which": "old"})
+    folder.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # killed on the way
+            folder.replace(1, states(), {})
+    assert folder.restore(states())[1] == {"which": "old"}
+    folder.replace(1, states(), {"which": "new"})
+    folder.wait()
+    assert folder.restore(states())[1] == {"which": "new"}
+    folder.replace(2, states(), {"which": "next"})
+    folder.wait()
+    assert folder.restore(states())[1] == {"which": "next"}
+    assert len(folder.steps()) == 1
+    folder.close()
+
+
+def test_what_is_no_corruption_leaves_checkpoints_alone(tmp_path, monkeypatch):
+    folder = Checkpoints(tmp_path / "c")
+    folder.save(1, states(), {})
+    folder.wait()
+
+    def out_of_files(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.manager, "restore", out_of_files)
+        with pytest.raises(OSError, match="Too many open files"):
+            folder.restore(states())
+    assert folder.steps() == [1]
+    for path in (tmp_path / "c" / "1" / "record").iterdir():
+        path.unlink()
+    with pytest.raises(
+        CorruptCheckpointError, match=r"None of the checkpoints \[1\] .* begin anew"
+    ):
+        folder.restore(states())
+    assert folder.restore(states()) is None
+    folder.close()
+
+
+def test_a_folder_without_checkpoints_is_refused(tmp_path, small):
+    with pytest.raises(FileNotFoundError, match=r"`resume_from` must be .*/none holds none"):
+        fitted(small, resume_from=tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        spj.checkpoint.load(tmp_path / "none", module=small.linear())
+
+
+@pytest.mark.parametrize("save_optimizer", [True, False])
+def test_the_module_of_a_run_is_read(tmp_path, small, save_optimizer):
+    saving = spj.checkpoint.Checkpoint(tmp_path / "c", save_optimizer=save_optimizer)
+    trained = fitted(small, saving)[1]
+    for path in (tmp_path / "c", tmp_path / "c" / "3"):
+        module = small.linear()
+        assert not small.same(module, trained)
+        assert spj.checkpoint.load(path, module=module) == 3
+        assert small.same(module, trained)
+
+
+class Signal(spj.Callback):
+    """Asks the process to stop at a hook of the first epoch."""
+
+    def __init__(self, hook):
+        self.sent = False
+        setattr(self, hook, self.send)
+
+    def send(self, trainer, module, *_):
+        if not self.sent:
+            self.sent = True
+            signal.raise_signal(signal.SIGUSR2)
+
+
+def preempted_and_continued(folder, small, hook, make):
+    """A run of two epochs under the Manager that is stopped in the first one and goes on."""
+    stop = Signal(hook)
+
+    def manager():
+        callbacks = [make(), stop]
+        settings = {"max_epochs": 2, "log_every_n_steps": 1, "progress": False}
+        trainer = spj.Trainer(callbacks=callbacks, **settings)
+        return spj.Manager(trainer, small.linear(), *small.loaders(), run_dir=folder)
+
+    with pytest.raises(spj.Preempted):
+        manager()()
+    assert manager()().global_step == 6
+
+
+class Told(spj.Callback):
+    """Logs at the end of each training epoch."""
+
+    def on_train_epoch_end(self, trainer, module):
+        trainer.log("own/step", trainer.global_step)
+
+
+def test_the_end_of_a_training_epoch_is_not_told_twice(tmp_path, small):
+    preempted_and_continued(tmp_path / "r", small, "on_validation_epoch_start", Told)
+    with (tmp_path / "r" / "metrics.csv").open() as file:
+        told = [row["own/step"] for row in csv.DictReader(file) if row["own/step"]]
+    assert [float(step) for step in told] == [3.0, 6.0]
+
+
+def test_half_an_epoch_is_not_written(tmp_path, small):
+    def writer():
+        return spj.OnlineWriter(["label"], tmp_path / "w", ("train",))
+
+    preempted_and_continued(tmp_path / "r", small, "on_boundary", writer)
+    assert [path.name for path in (tmp_path / "w").iterdir()] == ["train_epoch1.npz"]
+    assert len(np.load(tmp_path / "w" / "train_epoch1.npz")["label"]) == 40
+
+
+def test_several_managers_of_one_job_find_their_own_runs(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+
+    def places():
+        monkeypatch.setattr("spt_jax.manager._runs", itertools.count())  # a process of its own
+        return [spj.Manager(None, None, [], cache_dir=tmp_path)._place() for _ in range(2)]
+
+    first = places()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    again = places()
+    assert [place.path for place in first] == [place.path for place in again]
+    assert first[0].path != first[1].path
+    assert all(place.resumed for place in again)
+
+
+def test_the_shared_settings_say_where(monkeypatch):
+    monkeypatch.setenv("SPT_CACHE_DIR", "/of/the/environment")
+    for shared, found in (("/shared", "/shared"), (None, "/of/the/environment")):
+        settings = SimpleNamespace(cache_dir=shared)
+        module = SimpleNamespace(get_config=lambda settings=settings: settings)
+        monkeypatch.setitem(sys.modules, "spt_manager.config", module)
+        assert spj.Manager(None, None, []).cache_dir == found
+
+
+def test_a_place_of_any_kind_is_kept():
+    rng = np.random.default_rng(0)
+    place = {
+        "numbers": [1, 2.5, None, True, np.int64(3)],
+        "python": (3, (1, 2), None),
+        "numpy": {"rng": rng.bit_generator.state, "order": rng.permutation(5)},
+        "bytes": b"\x00\xff",
+        0: "int key",
+    }
+    found = decoded(json.loads(json.dumps(encoded(place))))
+    assert np.array_equal(found["numpy"].pop("order"), place["numpy"].pop("order"))
+    assert found == place
+    assert isinstance(found["python"][1], tuple)
+    with pytest.raises(TypeError, match="holds a Generator, which no checkpoint can keep"):
+        encoded({"rng": rng})
+
+
+def test_a_stateful_loader_of_torchdata_goes_on_at_its_batch(tmp_path, small):
+    torch = pytest.importorskip("torch")
+    loading = pytest.importorskip("torchdata.stateful_dataloader")
+    data = small.arrays(40)
+    rows = [{name: value[i] for name, value in data.items()} for i in range(40)]
+    seen = []
+
+    class Seen(spj.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append(batch["image"].numpy().copy())
+
+    def fit(**limits):
+        torch.manual_seed(len(seen))
+        loader = loading.StatefulDataLoader(rows, batch_size=8, shuffle=True)
+        trainer = spj.Trainer(callbacks=[Seen()], progress=False, **limits)
+        spj.Manager(trainer, small.linear(), loader, run_dir=tmp_path / "r")()
+
+    fit(max_steps=2)
+    fit()
+    found = np.concatenate(seen).reshape(40, -1)
+    assert np.array_equal(
+        np.unique(found, axis=0), np.unique(data["image"].reshape(40, -1), axis=0)
+    )
+
+
+def test_a_reason_of_ones_own_ends_a_run_well(tmp_path, small):
+    class Plateau(spj.Callback):
+        def on_boundary(self, trainer, module):
+            trainer.stop("plateau")
+
+    trainer = spj.Trainer(callbacks=[Plateau()], progress=False)
+    spj.Manager(trainer, small.linear(), small.loaders()[0], run_dir=tmp_path / "r")()
+    assert trainer.stop_reason == "plateau"
+    assert json.loads((tmp_path / "r" / "sidecar.json").read_text())["status"] == "completed"
+
+
+class Unsized:
+    """Has the method, as torch's DataLoader over an iterable data set, and no length."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        raise TypeError("object of type 'Stream' has no len()")
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def test_a_loader_that_does_not_know_its_length(small):
+    batches = list(small.loaders()[0])
+    trainer = spj.Trainer(max_epochs=2, progress=False)
+    trainer.fit(small.linear(), Unsized(batches))
+    assert trainer.global_step == 6
+
+
+def test_a_loader_that_may_shuffle_by_itself_is_warned_of(small):
+    def told(loader):
+        said = []
+        sink = logger.add(said.append, format="{message}")
+        warn_if_inexact(loader)
+        logger.remove(sink)
+        return "".join(said)
+
+    assert "The training loader, a Generic, has neither" in told(Generic({}))
+    assert not told(small.loaders()[0])
+    assert not told([small.arrays(8)])
+
+
+def test_a_run_that_was_stopped_early_stays_so(tmp_path, small):
+    def run(patience):
+        stopping = spj.EarlyStopping("fit/loss", "max", patience=patience)
+        trainer = spj.Trainer(max_epochs=9, callbacks=[stopping], progress=False)
+        module = small.linear(optim={"type": "sgd", "lr": 0.1})
+        return spj.Manager(trainer, module, *small.loaders(), run_dir=tmp_path / "r")()
+
+    assert [run(patience).current_epoch for patience in (1, 1, 2)] == [2, 2, 3]
+    stopping = spj.EarlyStopping("fit/loss", "max", patience=1)
+    module = small.linear(optim={"type": "sgd", "lr": 0.1})
+    for _ in range(2):  # a new run begins to count anew
+        trainer = spj.Trainer(max_epochs=9, callbacks=[stopping], progress=False)
+        trainer.fit(module, *small.loaders())
+        assert trainer.current_epoch == 2
 
 
 class Generic:

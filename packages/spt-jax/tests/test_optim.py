@@ -47,6 +47,9 @@ def test_defaults_are_torchs():
     assert not free["pos_embed"].any()
     lars = one_step({"type": "LARS", "lr": 1.0, "weight_decay": 0.5})
     assert not lars["bias"].any()  # excluded by default
+    asked = {"type": "LARS", "lr": 1.0, "weight_decay": 0.5, "exclude_bias_norm": False}
+    assert one_step(asked, jax.tree.map(jnp.ones_like, PARAMS))["bias"][0] != -1.0
+    assert not one_step({**asked, "exclude_bias_norm": True})["bias"].any()
     assert weight_mask(PARAMS) == {"kernel": True, "bias": False, "pos_embed": False}
 
 
@@ -79,6 +82,16 @@ def test_a_schedule_may_count_epochs():
             {"type": "sgd", "beta": 1},
             TypeError,
             r"sgd has no argument \['beta'\]; there are \['lr'",
+        ),
+        (
+            {"type": "rmsprop", "exclude_bias_norm": True},
+            TypeError,
+            r"rmsprop has no argument \['exclude_bias_norm'\]",
+        ),
+        (
+            {"optimizer": optax.sgd(0.1), "scheduler": "StepLR"},
+            TypeError,
+            "give the schedule to the transformation",
         ),
         ({"optimizer": "sgd", "schedule": "x"}, TypeError, r"unknown keys \['schedule'\]"),
         ({"optimizer": "sgd", "scheduler": "Cosine"}, ValueError, "Unknown scheduler 'Cosine'"),

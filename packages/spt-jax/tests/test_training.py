@@ -1,5 +1,6 @@
 """Whole runs of a small network: traces, learning, records, metrics, precision, accumulation."""
 
+import collections
 import subprocess
 import sys
 
@@ -218,6 +219,75 @@ def test_validate_test_and_predict(whole, small):
     np.testing.assert_allclose(fresh[0]["embedding"], outputs[0]["embedding"], rtol=1e-5)
     assert len(fresh) == 1
     assert trainer.engine.traces == {"train": 1, "evaluate": 1, "test": 1, "predict": 1}
+
+
+def test_the_modules_present_weights_are_evaluated(small):
+    module, (train, val) = small.linear(), small.loaders()
+    trainer = spj.Trainer(callbacks=[spj.OnlineKNN(2, k=1)], progress=False)
+    trainer.fit(module, train)
+    trainer.validate(module, val)
+    layer = module.layer
+    layer.kernel[...], layer.bias[...] = jnp.zeros((36, 4)), jnp.ones(4)
+    assert trainer.validate(module, val)["validate/loss"] == 1.0
+    assert (trainer.predict(module, val)[0]["embedding"] == 1.0).all()
+    assert trainer.engine.traces == {"train": 1, "evaluate": 1, "predict": 1}
+
+
+def test_an_interrupted_run_keeps_its_weights(small):
+    class Stop(spj.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            raise KeyboardInterrupt
+
+    module, other = small.linear(), small.linear()
+    with pytest.raises(KeyboardInterrupt):
+        spj.Trainer(callbacks=[Stop()], progress=False).fit(module, small.loaders()[0])
+    spj.Trainer(progress=False).fit(other, small.loaders()[0])
+    assert small.same(module, other)
+
+
+def test_a_prediction_needs_no_labels(small):
+    data = small.arrays(8)
+    module = small.simclr(optim=None)
+    trainer = spj.Trainer(callbacks=small.callbacks()[:1], progress=False)
+    (outputs,) = trainer.predict(module, spj.ArrayLoader({"image": data["image"]}, 8))
+    assert outputs["embedding"].shape == (8, 8)
+    assert "eval/probe_acc" in trainer.validate(module, spj.ArrayLoader(data, 8))
+
+
+def test_the_live_module_keeps_its_mode(small):
+    data, loader = small.arrays(8), spj.ArrayLoader(small.arrays(8), 8)
+    module = small.simclr(optim=None)
+    module.eval()
+    before = np.asarray(module.backbone(data["image"]))
+    outputs = spj.Trainer(progress=False).predict(module, loader)
+    np.testing.assert_array_equal(module.backbone(data["image"]), before)
+    np.testing.assert_allclose(outputs[0]["embedding"], before, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_in_containers_are_trained(small):
+    def forward(self, batch, stage):
+        x = batch["image"].reshape(len(batch["image"]), -1)
+        x = self.heads["one"](self.layers[1](self.layers[0](x))) * self.scale[...]
+        return {"loss": ((x - self.shift) ** 2).mean()}
+
+    def linear(width):
+        return nnx.Linear(width, 2, rngs=nnx.Rngs(0))
+
+    module = spj.Module(
+        forward=forward,
+        layers=[linear(36), linear(2)],
+        heads={"one": linear(2)},
+        scale=nnx.Param(jnp.ones(())),
+        shift=1.0,
+        optim="sgd",
+    )
+    before = small.leaves(module)
+    assert len(before) == 7
+    spj.Trainer(progress=False).fit(module, small.loaders()[0])
+    assert not any(np.array_equal(a, b) for a, b in zip(before, small.leaves(module), strict=True))
+    Pair = collections.namedtuple("Pair", "a b")
+    with pytest.raises(TypeError, match="'pair' holds weights in a Pair, where they would not be"):
+        spj.Module(forward=forward, pair=Pair(linear(2), 3))
 
 
 def test_the_validation_loss_is_the_mean_over_rows(small):

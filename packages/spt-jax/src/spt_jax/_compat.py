@@ -41,3 +41,13 @@ def split(module: nnx.Module) -> tuple[Any, Any, Any]:
     """Structure, weights, and everything else, such as running statistics."""
     graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     return graph, params, rest
+
+
+def list_of(items: list[Any]) -> Any:
+    """A list whose modules belong to the module that has it; older Flax takes a plain one."""
+    return nnx.List(items) if hasattr(nnx, "List") else items
+
+
+def dict_of(items: dict[str, Any]) -> Any:
+    """As :func:`list_of`, by name."""
+    return nnx.Dict(items) if hasattr(nnx, "Dict") else items

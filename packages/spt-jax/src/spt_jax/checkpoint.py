@@ -6,7 +6,9 @@ a file that has rotted is noticed, and one of another module is named.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 import zlib
 from pathlib import Path
@@ -18,12 +20,14 @@ from flax import nnx
 from loguru import logger
 
 from spt_jax.callbacks.base import Callback
-from spt_jax.placement import is_key
+from spt_jax.placement import all_processes, is_key
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
 STEP = "_step"
+OF_MODULE = re.compile(r"(?:module/)?(?:params|rest)/(.+)")
+"""A module's array in a run's checkpoint."""
 
 
 class CorruptCheckpointError(ValueError):
@@ -73,6 +77,9 @@ class Checkpoints:
 
         Returns:
             Where it will be; ``None`` if it was there.
+
+        Raises:
+            ValueError: If the folder holds later steps, beside which this one could not be kept.
         """
         import orbax.checkpoint as ocp
 
@@ -80,20 +87,35 @@ class Checkpoints:
             return None
         arrays = flat(state)
         record = {**record, "checksums": checksums(arrays)}
-        self.manager.save(
+        written = self.manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
             ),
         )
+        if not written:
+            raise ValueError(
+                f"Step {step} cannot be saved in {self.folder}, which holds {self.steps()}; choose "
+                "another folder."
+            )
         return self.folder / str(step)
 
     def replace(self, step: int, state: Any, record: dict[str, Any]) -> Path | None:
-        """As :meth:`save`, in the place of a checkpoint of this step."""
-        self.wait()
-        if step in self.manager.all_steps():
-            self.manager.delete(step)
-        return self.save(step, state, record)
+        """As :meth:`save`; under the next free number if the step's own is taken or passed.
+
+        The earlier one stays until the new one is written.
+        """
+        newest = self.manager.latest_step()
+        return self.save(step if newest is None else max(step, newest + 1), state, record)
+
+    def begin(self, step: int) -> None:
+        """Set the checkpoints aside that are later than a run's first step: they are another run's."""
+        for other in [number for number in self.steps() if number > step]:
+            aside = self._set_aside(other, "other")
+            logger.warning(
+                f"{self.folder / str(other)} is of another run, as this one begins at step {step}. It is "
+                f"set aside as {aside}; to go on from it, give its folder as `resume_from`."
+            )
 
     def steps(self) -> list[int]:
         """The steps that are complete, ascending."""
@@ -105,13 +127,25 @@ class Checkpoints:
         A corrupt one is set aside with a message, and the one before is used.
 
         Raises:
+            CorruptCheckpointError: If all are corrupt.
+            OSError: If one cannot be read for a reason that is not in the file.
             ValueError: If a checkpoint holds another structure.
         """
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             try:
                 return self._read(step, state)
             except CorruptCheckpointError as error:
-                self._set_aside(step, error)
+                aside = self._set_aside(step, "corrupt")
+                logger.error(
+                    f"The checkpoint {self.folder / str(step)} is corrupt ({error}). It is set aside as "
+                    f"{aside}; the one before is used."
+                )
+        if steps:
+            raise CorruptCheckpointError(
+                f"None of the checkpoints {steps} in {self.folder} could be read. They are set aside in "
+                f"{self.folder}.corrupt; start again to begin anew."
+            )
         return None
 
     def _read(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
@@ -133,18 +167,19 @@ class Checkpoints:
 
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, FileNotFoundError, TypeError, RuntimeError) as error:
             raise CorruptCheckpointError(str(error).splitlines()[0][:300]) from error
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        aside = self.folder.with_name(f"{self.folder.name}.corrupt") / f"{step}-{time.time_ns()}"
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(self.folder / str(step), aside)
+    def _set_aside(self, step: int, reason: str) -> Path:
+        """Move a checkpoint into a folder beside this one; the first process does."""
+        folder = self.folder.with_name(f"{self.folder.name}.{reason}")
+        aside = folder / f"{step}-{time.time_ns()}"
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            os.replace(self.folder / str(step), aside)
+        all_processes(f"set aside {step}")
         self.manager.reload()
-        logger.error(
-            f"The checkpoint {self.folder / str(step)} is corrupt ({error}). It is set aside as {aside}; "
-            "the one before is used."
-        )
+        return aside
 
     def wait(self) -> None:
         """Wait until everything is written."""
@@ -161,7 +196,8 @@ class Checkpoints:
 class Checkpoint(Callback):
     """Save the run after epochs, and at its end, without a Manager.
 
-    ``Trainer.fit(..., resume_from=path)`` goes on from the newest.
+    ``Trainer.fit(..., resume_from=path)`` goes on from the newest. Without it, checkpoints that another
+    run has left in the folder are set aside in ``{path}.other``.
 
     Args:
         path: Folder of the checkpoints.
@@ -185,6 +221,10 @@ class Checkpoint(Callback):
         self.checkpoints = Checkpoints(path, keep)
         self.every_n_epochs = every_n_epochs
         self.save_optimizer = save_optimizer
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        """Set the checkpoints of another run aside."""
+        self.checkpoints.begin(trainer.global_step)
 
     def on_epoch_end(self, trainer: Any, module: Any) -> None:
         """Save, if it is time."""
@@ -224,7 +264,8 @@ def load(path: str | Path, *, strict: bool = True, **objects: Any) -> int:
     """Read into NNX nodes, which are updated in place.
 
     Args:
-        path: A folder of :func:`save`.
+        path: A folder of :func:`save`; or the checkpoints of a run (its newest is read), or one of
+            them, which hold its ``module=``.
         strict: Refuse a file that lacks an array of the objects or holds another one; otherwise
             what fits is taken.
         **objects: NNX nodes by the names that they were saved under.
@@ -233,14 +274,11 @@ def load(path: str | Path, *, strict: bool = True, **objects: Any) -> int:
         The step that was saved.
 
     Raises:
+        FileNotFoundError: If there is no such folder.
         ValueError: If the structures differ and ``strict`` is set.
     """
-    import orbax.checkpoint as ocp
-
     states = {name: _state_of(value) for name, value in objects.items()}
-    with ocp.StandardCheckpointer() as reader:
-        stored = reader.restore(Path(path).absolute())
-    step = int(stored.pop(STEP))
+    step, stored = _stored(Path(path).absolute())
     expected = flat(states)
     if strict:
         check_structure(stored, expected, Path(path))
@@ -254,6 +292,46 @@ def load(path: str | Path, *, strict: bool = True, **objects: Any) -> int:
     for name, value in objects.items():
         nnx.update(value, found[name])
     return step
+
+
+def resume(path: str | Path, state: Any) -> tuple[Any, dict[str, Any]]:
+    """The newest good checkpoint of a folder, in the structure of a state, and its record.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    checkpoints = Checkpoints(path)
+    try:
+        found = checkpoints.restore(state)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise FileNotFoundError(
+            f"`resume_from` must be a folder of checkpoints, and {checkpoints.folder} holds none."
+        )
+    return found
+
+
+def _stored(path: Path) -> tuple[int, dict[str, Any]]:
+    """Step and arrays of a folder of :func:`save`, or of the module in a run's checkpoint."""
+    import orbax.checkpoint as ocp
+
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no checkpoint at {path}.")
+    of_run = path if (path / "state").is_dir() else _newest(path)
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.restore(path if of_run is None else of_run / "state")
+    if of_run is None:
+        return int(stored.pop(STEP)), stored
+    record = json.loads((of_run / "record" / "metadata").read_text())
+    found = ((OF_MODULE.fullmatch(name), value) for name, value in stored.items())
+    return record["global_step"], {f"module/{name[1]}": value for name, value in found if name}
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest of a run's checkpoints; ``None`` if the folder holds none."""
+    steps = [path for path in folder.iterdir() if path.name.isdigit() and (path / "state").is_dir()]
+    return max(steps, key=lambda path: int(path.name), default=None)
 
 
 def _state_of(value: Any) -> Any:

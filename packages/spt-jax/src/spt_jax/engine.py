@@ -6,7 +6,8 @@ average, and the callbacks, in one program whose state is donated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,16 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from spt_jax._compat import merge, split
+from spt_jax._compat import merge, modules_of, split
 from spt_jax.batches import WEIGHT
 from spt_jax.callbacks.base import Callback
 from spt_jax.module import Module, Stage, Step, in_step
 from spt_jax.placement import Placement
 from spt_jax.precision import Precision, computing_in
 from spt_jax.teacher import teachers_of
+
+MODES = ("deterministic", "use_running_average")
+"""What ``train()`` and ``eval()`` set in a layer."""
 
 State = dict[str, Any]
 Batch = Mapping[str, Any]
@@ -72,7 +76,7 @@ class Engine:
         self.placement = placement
         self.plan = plan
         self.settings = module.settings
-        with computing_in(module, plan.precision):
+        with computing_in(module, plan.precision), same_mode_after(module):
             self.eval_graph = split(in_mode(module, training=False))[0]
             self.train_graph, params, rest = split(in_mode(module, training=True))
         if plan.tx is None:
@@ -115,6 +119,11 @@ class Engine:
             "logs": {"window": no_logs(names), "epoch": no_logs(names)},
         }
         return self.placement.state(state)
+
+    def with_weights_of(self, module: Module, state: State) -> State:
+        """A state with the live module's present weights, for an evaluation."""
+        _, params, rest = split(module)
+        return {**state, **self.placement.state({"params": params, "rest": rest})}
 
     def clear(self, state: State, span: str) -> State:
         """A state whose ``"window"`` or ``"epoch"`` of logged scalars begins anew."""
@@ -294,6 +303,18 @@ class Engine:
         """Write copies of the weights back into the live module."""
         held = jax.tree.map(jnp.copy, {"params": state["params"], "rest": state["rest"]})
         nnx.update(module, held["params"], held["rest"])
+
+
+@contextmanager
+def same_mode_after(module: Module) -> Iterator[None]:
+    """Give every layer its own training or evaluation mode back after the block."""
+    layers = [vars(layer) for layer in modules_of(module)]
+    before = [(layer, {name: layer[name] for name in MODES if name in layer}) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, modes in before:
+            layer.update(modes)
 
 
 def in_mode(module: Module, *, training: bool) -> Module:

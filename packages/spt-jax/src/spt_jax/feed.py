@@ -117,7 +117,7 @@ def batches_of(loader: Any, limit: int | float | None) -> int | None:
     Raises:
         ValueError: If a fraction is asked of a loader without a length.
     """
-    length = len(loader) if hasattr(loader, "__len__") else None
+    length = length_of(loader)
     if limit is None or (limit == 1.0 and isinstance(limit, float)):
         return length
     if isinstance(limit, float):
@@ -127,6 +127,14 @@ def batches_of(loader: Any, limit: int | float | None) -> int | None:
             )
         return max(int(length * limit), 1)
     return limit if length is None else min(limit, length)
+
+
+def length_of(loader: Any) -> int | None:
+    """Batches of a loader; ``None`` if it does not know, as torch's over an iterable data set."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def check_limit(name: str, limit: int | float | None) -> None:

@@ -95,22 +95,24 @@ def _close_epoch(
     engine = trainer.engine
     assert engine is not None
     assert trainer.state is not None
-    trainer.hook("on_train_epoch_end", module)
-    metrics: dict[str, float] = {}
+    if not trainer.train_epoch_ended:  # it has, if the run was stopped in the validation
+        trainer.hook("on_train_epoch_end", module)
+    trainer.train_epoch_ended = whole
+    metrics: dict[str, float] | None = None
     due = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
     if val_loader is not None and trainer.enable_validation and due:
-        found = evaluation_loop(trainer, module, val_loader, "validate")
-        if found is None:  # stopped inside; the continuation validates anew
+        metrics = evaluation_loop(trainer, module, val_loader, "validate")
+        if metrics is None:  # stopped inside; the continuation validates anew
             if trainer.recorder is not None:
                 trainer.recorder.on_validation_stopped(trainer)
             return
-        metrics = found
     row = epoch_names(means(fetch(trainer.state["logs"]["epoch"])))
-    trainer.log_metrics({**row, **metrics})
-    if metrics:
+    trainer.log_metrics({**row, **(metrics or {})})
+    if metrics is not None:
         trainer.hook("on_validation_epoch_end", module)
     trainer.bar.end_epoch(trainer.current_epoch, trainer.global_step, trainer.callback_metrics)
     trainer.state = engine.clear(trainer.state, "epoch")
+    trainer.train_epoch_ended = False
     if whole:
         trainer.current_epoch, trainer.epoch_batches = trainer.current_epoch + 1, 0
         trainer.loader_state = None

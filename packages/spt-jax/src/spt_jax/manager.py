@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
+import signal
+import sys
 import threading
 import traceback
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,11 @@ from spt_jax.module import Module
 from spt_jax.placement import any_process
 from spt_jax.rows import count_rows, keep_rows
 from spt_jax.trainer import Trainer
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What schedulers and submitit send before they end a job."""
+
+_runs = itertools.count()
 
 TRY_AGAIN = 75
 """Exit code of a preempted run (``EX_TEMPFAIL``), as the torch side's."""
@@ -46,20 +56,22 @@ class Manager:
 
     A run called again with its ``run_id``, or started again by SLURM, continues from its newest
     checkpoint: killed at any step, it ends with the same weights, metrics and random state. While
-    it runs, SIGTERM and SIGUSR1 ask for a stop: after the current step, the run is saved, marked as
+    it runs, SIGTERM, SIGUSR1 and SIGUSR2 ask for a stop: after the current step, the run is saved, marked as
     ``preempted``, and SLURM is asked to start it again.
 
     Args:
         trainer: The training loop.
         module: What to train.
-        train_loader: Training batches.
+        train_loader: Training batches. Exactly the rest of an epoch follows if the loader has
+            ``state_dict`` and ``load_state_dict``, or gives the same batches for the same ``set_epoch``,
+            or always; a plain torch ``DataLoader`` that shuffles does not, which is warned of.
         val_loader: Validation batches.
         run_dir: The run's directory; found by its identity under ``cache_dir`` by default.
         save_every_n_epochs: Epochs between checkpoints.
         save_every_n_steps: Steps between further checkpoints; ``None`` for none.
         keep: How many of the newest checkpoints are kept.
-        cache_dir: Root of the runs; the environment variable ``SPT_CACHE_DIR`` by default. Without
-            one, and without ``run_dir``, nothing is recorded.
+        cache_dir: Root of the runs; that of ``spt.set(cache_dir=...)`` or the environment variable
+            ``SPT_CACHE_DIR`` by default. Without one, and without ``run_dir``, nothing is recorded.
         run_id: Id of the run; by default SLURM's, torchrun's, or a random one.
 
     Attributes:
@@ -97,7 +109,7 @@ class Manager:
         self.save_every_n_epochs = save_every_n_epochs
         self.save_every_n_steps = save_every_n_steps
         self.keep = keep
-        self.cache_dir = cache_dir or os.environ.get("SPT_CACHE_DIR")
+        self.cache_dir = cache_dir or default_cache_dir()
         self.identity = resolve_identity(run_id=run_id)
         self.run_dir = None if run_dir is None else Path(run_dir).absolute()
 
@@ -119,6 +131,7 @@ class Manager:
         self.run_dir = place.path
         first = jax.process_index() == 0
         if first:
+            warn_if_inexact(self.train_loader)
             log.info(
                 f"Run {place.run_id} {'goes on' if place.resumed else 'starts'} in {place.path}"
             )
@@ -137,9 +150,12 @@ class Manager:
         if self.run_dir is not None:
             return RunDir(self.run_dir, self.run_dir.name, resumed=self.run_dir.is_dir())
         assert self.cache_dir is not None
+        identity = self.identity
+        if identity.launcher in ("slurm", "torchrun"):
+            identity = dataclasses.replace(identity, slot=slot_in_job())
         if jax.process_count() == 1:
-            return open_run_dir(self.cache_dir, self.identity)
-        return shared_run_dir(self.cache_dir, self.identity)
+            return open_run_dir(self.cache_dir, identity)
+        return shared_run_dir(self.cache_dir, identity)
 
     def _run(self, recorder: Recorder, writer: RunWriter) -> None:
         """Fit with the registry's writer and the checkpoints attached, and detach them."""
@@ -237,11 +253,42 @@ class Recorder(Callback):
             trainer.log_checkpoint_path(path)
 
 
+def warn_if_inexact(loader: Any) -> None:
+    """Say so if a run that goes on inside an epoch may not get the batches that are left of it."""
+    kept = hasattr(loader, "state_dict") or hasattr(loader, "set_epoch")
+    if not kept and not isinstance(loader, Sequence):
+        log.warning(
+            f"The training loader, a {type(loader).__name__}, has neither `state_dict` and `load_state_dict` nor "
+            "`set_epoch`. A run that is stopped inside an epoch skips as many batches of a new "
+            "iteration: exact only if each iteration gives the same ones, and not if they are shuffled. "
+            "Give an ArrayLoader, or torchdata's StatefulDataLoader."
+        )
+
+
 def guard() -> AbstractContextManager[PreemptionGuard]:
     """Watch the signals; outside the main thread, where Python cannot, watch nothing."""
     if threading.current_thread() is threading.main_thread():
-        return PreemptionGuard()
-    return nullcontext(PreemptionGuard())
+        return PreemptionGuard(SIGNALS)
+    return nullcontext(PreemptionGuard(SIGNALS))
+
+
+def default_cache_dir() -> str | None:
+    """What ``spt.set(cache_dir=...)`` or the environment says.
+
+    The shared settings are the torch side's: they are loaded already where they were set.
+    """
+    config = sys.modules.get("spt_manager.config")
+    shared: str | None = None if config is None else config.get_config().cache_dir
+    return shared or os.environ.get("SPT_CACHE_DIR")
+
+
+def slot_in_job() -> str:
+    """Tells apart the runs of one job: which program, which step, which run of the process.
+
+    A job that is started again runs the same programs in the same order.
+    """
+    program = [*sys.argv, os.environ.get("SLURM_STEP_ID", "")]
+    return f"{zlib.crc32(chr(0).join(program).encode()):08x}-{next(_runs)}"
 
 
 def shared_run_dir(cache_dir: str | Path, identity: Any) -> RunDir:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from spt_jax._compat import dict_of, list_of
+
 State = dict[str, Any]
 Stage = Literal["fit", "validate", "test", "predict"]
 Transform = Callable[[jax.Array, Any], Any]
@@ -71,9 +73,11 @@ class Module(nnx.Module):
         eval_transform: ``batch -> batch`` for the other stages, such as a normalisation.
         aug_seed: Of the keys that ``transform`` is given; each step has its own key.
         hparams: Hyper-parameters to record.
-        **components: ``nnx`` modules become submodules; anything else is kept as it is.
+        **components: ``nnx`` modules and variables, and lists, tuples and dicts of them, become
+            submodules and weights; anything else is kept as it is.
 
     Raises:
+        TypeError: If a component holds modules or variables in another container.
         ValueError: If ``forward`` cannot be called.
     """
 
@@ -94,8 +98,8 @@ class Module(nnx.Module):
             )
         extras = {}
         for name, value in components.items():
-            if isinstance(value, nnx.Module):
-                setattr(self, name, value)
+            if holds_state(value):
+                setattr(self, name, as_node(name, value))
             else:
                 extras[name] = value
         self.settings = Settings(
@@ -157,6 +161,33 @@ class Module(nnx.Module):
         """
         key = self.step().key
         return jax.random.fold_in(jax.random.key(0) if key is None else key, number)
+
+
+NODES = (nnx.Module, nnx.Variable, nnx.Rngs)
+
+
+def holds_state(value: Any) -> bool:
+    """Whether a component is, or contains, what is trained, saved or moved on by a step."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, NODES))
+    return any(isinstance(leaf, NODES) for leaf in leaves)
+
+
+def as_node(name: str, value: Any) -> Any:
+    """A component as something whose weights are found: lists and dicts in Flax's own.
+
+    Raises:
+        TypeError: If it is of a kind that Flax does not look into.
+    """
+    if isinstance(value, NODES) or not holds_state(value):
+        return value
+    if type(value) in (list, tuple):
+        return list_of([as_node(name, item) for item in value])
+    if type(value) is dict:
+        return dict_of({key: as_node(name, item) for key, item in value.items()})
+    raise TypeError(
+        f"The component {name!r} holds weights in a {type(value).__name__}, where they would not be "
+        "trained; give an nnx.Module, or a list, tuple or dict of them."
+    )
 
 
 @contextmanager

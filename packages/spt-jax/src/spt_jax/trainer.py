@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from loguru import logger as log
 
 from spt_jax.batches import arrays_of, rows_of
 from spt_jax.callbacks.base import Callback
 from spt_jax.engine import Engine, Plan, State
 from spt_jax.feed import batches_of, check_limit
+from spt_jax.loader_state import decoded, encoded
 from spt_jax.loops import evaluation_loop, predict_loop, training_loop
 from spt_jax.module import Module, Stage
 from spt_jax.optim import build_optimizer
 from spt_jax.placement import Placement
 from spt_jax.precision import Precision, check_precision
 from spt_jax.progress import RunProgress
+
+STATUSES = ("preempted", "interrupted", "failed")
+"""Reasons of a stop that are a run's status for loggers."""
 
 Limit = int | float | None
 Restore = Callable[[State], "tuple[State, dict[str, Any]] | None"]
@@ -120,6 +125,7 @@ class Trainer:
         self.bar = RunProgress(max_epochs, enabled=progress and jax_process_is_first())
         self.callback_metrics: dict[str, float] = {}
         self.current_epoch = self.epoch_batches = self.global_step = 0
+        self.train_epoch_ended = False  # this epoch's `on_train_epoch_end` has run
         self.loader_state: Any = None
         self.should_stop = False
         self.stop_reason: str | None = None
@@ -128,6 +134,7 @@ class Trainer:
         self.first: dict[str, Any] = {}
         self.rows = 0
         self._module: Module | None = None
+        self._fitting = False
         self.placement: Placement | None = None
         self.recorder: Any = None  # the Manager's, for the time of a run
         self.training = False
@@ -150,6 +157,7 @@ class Trainer:
                 to the one to go on from and its record (``None`` to begin anew).
 
         Raises:
+            FileNotFoundError: If ``resume_from`` holds no checkpoint.
             TypeError: If the training loader can be used only once.
             ValueError: If a loader is empty.
         """
@@ -157,17 +165,20 @@ class Trainer:
         try:
             self.hook("setup", module, "fit")
             self._begin(module, train_loader, resume_from)
+            self._fitting = True
             for logger in self.loggers:
                 logger.log_hyperparams(module.settings.hparams)
             self.hook("on_fit_start", module)
             training_loop(self, module, train_loader, val_loader)
             self.write_back(module)
             self.hook("on_fit_end", module)
-            status = self.stop_reason or "success"
+            status = self.stop_reason if self.stop_reason in STATUSES else "success"
         except KeyboardInterrupt:
             status = "interrupted"
+            self._keep_weights(module)
             raise
         finally:
+            self._fitting = False
             self.bar.close()
             for logger in self.loggers:
                 logger.save()
@@ -185,14 +196,21 @@ class Trainer:
         self._start(module, train_loader, "fit")
         if resume_from is None:
             return
-        if not callable(resume_from):
-            from spt_jax.checkpoint import Checkpoints
-
-            resume_from = Checkpoints(resume_from).restore
         assert self.state is not None
-        found = resume_from(self.state)
+        if callable(resume_from):
+            found = resume_from(self.state)
+        else:
+            from spt_jax.checkpoint import resume
+
+            found = resume(resume_from, self.state)
         if found is not None:
             self._restore(*found)
+            self.write_back(module)
+
+    def _keep_weights(self, module: Module) -> None:
+        """Write the weights of an interrupted run back, unless they were donated to a step."""
+        held = jax.tree.leaves(self.state)
+        if self._fitting and not any(leaf.is_deleted() for leaf in held):
             self.write_back(module)
 
     def _start(self, module: Module, loader: Any, stage: Stage) -> None:
@@ -223,11 +241,14 @@ class Trainer:
         )
         self.placement = Placement(self.data_parallel)
         self.placement.check_rows(self.rows)
-        self.engine = Engine(module, self.callbacks, self.placement, plan)
+        # a prediction runs no callback: its data need not have what they read
+        callbacks = [] if stage == "predict" else self.callbacks
+        self.engine = Engine(module, callbacks, self.placement, plan)
         weighted = self.placement.batch(with_weight(self.first, self.rows))
         self.state = self.engine.init(weighted, stage)
         self._module = module
         self.current_epoch = self.epoch_batches = self.global_step = 0
+        self.train_epoch_ended = False
         self.loader_state = None
 
     def steps_per_epoch(self, loader: Any) -> int | None:
@@ -248,7 +269,8 @@ class Trainer:
             "current_epoch": self.current_epoch,
             "epoch_batches": self.epoch_batches,
             "global_step": self.global_step,
-            "loader": self.loader_state,
+            "train_epoch_ended": self.train_epoch_ended,
+            "loader": encoded(self.loader_state),
             "callback_metrics": self.callback_metrics,
             "callbacks": [callback.state_dict() for callback in self.callbacks],
         }
@@ -260,7 +282,8 @@ class Trainer:
         self.current_epoch = record["current_epoch"]
         self.epoch_batches = record["epoch_batches"]
         self.global_step = record["global_step"]
-        self.loader_state = record["loader"]
+        self.train_epoch_ended = record.get("train_epoch_ended", False)
+        self.loader_state = decoded(record["loader"])
         self.callback_metrics = dict(record["callback_metrics"])
         for callback, own in zip(self.callbacks, record["callbacks"], strict=True):
             callback.load_state_dict(own)
@@ -291,6 +314,7 @@ class Trainer:
         self._ready(module, loader, stage)
         metrics = evaluation_loop(self, module, loader, stage) or {}
         self.log_metrics(metrics)
+        self.hook("on_validation_epoch_end", module)
         return metrics
 
     def predict(self, module: Module, loader: Iterable[Any]) -> list[dict[str, Any]]:
@@ -301,8 +325,15 @@ class Trainer:
     def _ready(self, module: Module, loader: Iterable[Any], stage: Stage) -> None:
         """Use the run's engine for its module, or build one without an optimizer."""
         self.hook("setup", module, stage)
-        if self.engine is None or self._module is not module:
+        engine = self.engine
+        complete = engine is not None and (
+            stage == "predict" or len(engine.callbacks) == len(self.callbacks)
+        )
+        if engine is None or self._module is not module or not complete:
             self._start(module, loader, stage)
+        elif not self._fitting:  # inside of fit the newest weights are the state's
+            assert self.state is not None
+            self.state = engine.with_weights_of(module, self.state)
 
     def write_back(self, module: Module | None = None) -> None:
         """Copy the current weights into the live module."""
@@ -335,7 +366,8 @@ class Trainer:
         """Ask the run to end after the current step.
 
         Args:
-            reason: What the loggers are told as the run's status; ``success`` by default.
+            reason: Kept as ``stop_reason``. ``"preempted"``, ``"interrupted"`` and ``"failed"`` are told to
+                the loggers as the run's status; after any other the run is a ``success``.
         """
         self.should_stop, self.stop_reason = True, reason
 

@@ -74,7 +74,7 @@ class Callback:
         """After a validation step."""
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        """The metrics of the epoch are in ``trainer.callback_metrics``."""
+        """After a validation or test; its metrics are in ``trainer.callback_metrics``."""
 
     def on_epoch_end(self, trainer: Any, module: Any) -> None:
         """The epoch is complete, its validation included."""

@@ -13,7 +13,10 @@ from spt_jax.callbacks.base import Callback
 class EarlyStopping(Callback):
     """Check a metric after each validation; its counters are part of the checkpoint.
 
+    A run that it has ended stays ended when it is called again, until ``patience`` is raised.
+
     The metric is the epoch's: a mean over the validation, or the epoch's mean of what training logs.
+    Without a validation loader nothing is checked, and neither by ``Trainer.validate`` and ``test``.
 
     Args:
         monitor: Name of the metric, such as ``eval/knn_acc`` or ``fit/loss``.
@@ -44,8 +47,22 @@ class EarlyStopping(Callback):
         self.mode = mode
         self.patience = patience
         self.min_delta = min_delta
-        self.best = math.inf if mode == "min" else -math.inf
+        self._worst = math.inf if mode == "min" else -math.inf
+        self.best = self._worst
         self.waited = 0
+        self._stage = "fit"
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        """Remember whether this is a training."""
+        self._stage = stage
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        """Begin anew, or stop a continued run that was to end here."""
+        if trainer.global_step == 0:
+            self.best, self.waited = self._worst, 0
+        elif 0 < self.waited >= self.patience:
+            logger.info(f"{self.monitor} had not improved for {self.waited} validations; stopping.")
+            trainer.stop()
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         """Compare with the best so far.
@@ -53,6 +70,8 @@ class EarlyStopping(Callback):
         Raises:
             KeyError: If there is no such metric.
         """
+        if self._stage != "fit":
+            return
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
             raise KeyError(f"EarlyStopping watches {self.monitor!r}; there are {sorted(metrics)}.")

@@ -32,9 +32,10 @@ class LiDAR(Callback):
         verbose: Log the details, too.
         queue_length: Embeddings kept.
         epsilon: Added to each share of the spectrum.
+        target: Another name of ``group``, that of stable-pretraining.
 
     Raises:
-        ValueError: If a number is not above 0.
+        ValueError: If a number is not above 0, or both names are given.
     """
 
     def __init__(
@@ -46,13 +47,19 @@ class LiDAR(Callback):
         verbose: bool = False,
         queue_length: int = 8192,
         epsilon: float = 1e-8,
+        *,
+        target: str | None = None,
     ) -> None:
+        if group is not None and target is not None:
+            raise ValueError(
+                f"`group` and `target` of LiDAR {name!r} are one setting, got {group!r} and {target!r}."
+            )
         for label, value in (("delta", delta), ("queue_length", queue_length)):
             if not value > 0:
                 raise ValueError(f"`{label}` of LiDAR {name!r} must be > 0, got {value}.")
         self.name = name
         self.input = input
-        self.group = group
+        self.group = target if group is None else group
         self.delta = delta
         self.verbose = verbose
         self.queue_length = queue_length

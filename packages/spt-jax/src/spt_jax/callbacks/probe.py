@@ -13,10 +13,13 @@ from flax import nnx
 from spt_jax._compat import merge, split
 from spt_jax.callbacks.base import Callback, Logs, hits, no_hits, share
 from spt_jax.optim import create_optimizer
+from spt_jax.placement import copied
 
 
 class OnlineProbe(Callback):
     """Train a classifier on detached features; logs ``train/{name}_loss`` and ``eval/{name}_acc``.
+
+    The probe holds its trained weights after ``fit``; a further run begins with those it was given with.
 
     Args:
         name: Name in the logs.
@@ -24,6 +27,9 @@ class OnlineProbe(Callback):
         input: Key of the features.
         target: Key of the classes.
         optim: As for ``spt_jax.optim.create_optimizer``.
+
+    Attributes:
+        accuracy: Share of right answers (top-1) in the last evaluation; NaN before one.
     """
 
     def __init__(
@@ -37,11 +43,14 @@ class OnlineProbe(Callback):
         self.name = name
         self.input = input
         self.target = target
+        self.accuracy = float("nan")
         self.tx = create_optimizer(optim)
+        self.probe = probe
         probe.eval()
         self.eval_graph = split(probe)[0]
         probe.train()
-        self.train_graph, self.params, self.rest = split(probe)
+        self.train_graph, *start = split(probe)
+        self.params, self.rest = copied(start)  # the probe's own change after a run
 
     def init(self, outputs: Mapping[str, Any]) -> Any:
         """Weights, optimizer state and totals."""
@@ -80,4 +89,11 @@ class OnlineProbe(Callback):
 
     def finish(self, state: Any) -> tuple[Any, dict[str, float]]:
         """Accuracy of the validation."""
-        return {**state, "totals": no_hits()}, {f"eval/{self.name}_acc": share(state["totals"])}
+        self.accuracy = share(state["totals"])
+        return {**state, "totals": no_hits()}, {f"eval/{self.name}_acc": self.accuracy}
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        """Give the trained weights to the probe."""
+        state = trainer.state["callbacks"][trainer.callbacks.index(self)]
+        held = copied({"params": state["params"], "rest": state["rest"]})
+        nnx.update(self.probe, held["params"], held["rest"])

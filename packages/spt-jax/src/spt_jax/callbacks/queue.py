@@ -71,7 +71,7 @@ class OnlineQueue(Callback):
         self._trainer = trainer
 
     def _state(self) -> Any:
-        if self._trainer is None or self._trainer.state is None:
+        if self._trainer is None or not (self._trainer.state or {}).get("callbacks"):
             raise RuntimeError(f"OnlineQueue {self.name!r} is empty before a run has started.")
         return self._trainer.state["callbacks"][self._trainer.callbacks.index(self)]
 

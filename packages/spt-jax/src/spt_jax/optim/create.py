@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def create_optimizer(
             Names are those of torch, in any case: ``AdamW`` (decay 0.01), ``Adam``, ``SGD``, ``LARS``
             (momentum 0.9, biases and norms excluded), ``LAMB``; or any optimizer of optax. Torch's
             ``betas`` are understood; ``exclude_bias_norm=True`` leaves biases, norms, positions
-            and tokens without decay; ``skip_nonfinite=n`` leaves out up to n steps in a row whose
+            and tokens without decay (LARS leaves biases and norms so unless it is ``False``); ``skip_nonfinite=n`` leaves out up to n steps in a row whose
             gradients are not finite. ``None`` is AdamW.
         learning_rate: Rate if the specification has none.
         total_steps: Length of the run, for a schedule.
@@ -101,6 +101,11 @@ def _from_spec(
         )
     inner = spec["optimizer"] if nested else spec
     if isinstance(inner, optax.GradientTransformation):
+        if spec.get("scheduler") is not None:
+            raise TypeError(
+                "`optim` has a 'scheduler' beside an optax transformation, whose rate it cannot set; "
+                "name the optimizer, or give the schedule to the transformation."
+            )
         return inner, None
     options: dict[str, Any] = {"type": inner} if isinstance(inner, str) else dict(inner)
     rate = options.pop("lr", options.pop("learning_rate", learning_rate))
@@ -144,14 +149,24 @@ def _named(name: str, rate: Any, options: dict[str, Any]) -> optax.GradientTrans
     patience = options.pop("skip_nonfinite", None)
     if "betas" in options:
         options["b1"], options["b2"] = options.pop("betas")
-    if options.pop("exclude_bias_norm", False) and name.lower() != "lars":  # LARS does so itself
-        options["mask"] = weight_mask
     known = list(inspect.signature(maker).parameters)[1:]
+    options = _with_exclusion(options, known)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(f"{name} has no argument {unknown}; there are {['lr', *known]}.")
     made: optax.GradientTransformation = maker(rate, **options)
     return made if patience is None else optax.apply_if_finite(made, patience)
+
+
+def _with_exclusion(options: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """``exclude_bias_norm`` as the optimizer knows it: LARS by an option, others by a mask."""
+    exclude = options.get("exclude_bias_norm")
+    rest = {key: value for key, value in options.items() if key != "exclude_bias_norm"}
+    if exclude is not None and "exclude_bias_n_norm" in known:
+        return {"exclude_bias_n_norm": exclude, **rest}
+    if exclude and "mask" in known:
+        return {"mask": weight_mask, **rest}
+    return options if exclude else rest
 
 
 def _adamw(
