@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from stable_pretraining.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -53,23 +55,32 @@ def test_the_simclr_example_runs_and_its_features_are_judged(tmp_path):
     assert state["run_id"] in spt("registry", "ls", cwd=tmp_path, SPT_CACHE_DIR=str(cache))
 
 
+def spt_here(*arguments):
+    """The same in this process, which has imported what takes seconds."""
+    result = CliRunner().invoke(main, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 @pytest.mark.slow
-def test_the_check_shows_the_shapes_of_an_example(tmp_path):
+def test_the_check_shows_the_shapes_of_an_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = EXAMPLES / "simclr_cifar10_config.yaml"
-    shown = spt("config", "check", config, "dataset=sample", "batch_size=4", cwd=tmp_path)
+    shown = spt_here("config", "check", config, "dataset=sample", "batch_size=4")
     lines = dict(line.split(None, 1) for line in shown.splitlines() if line.startswith("step."))
     assert lines["step.projection"] == "float32 (8, 128)"
     assert lines["step.embedding"] == "float32 (8, 512)"
 
 
 @pytest.mark.slow
-def test_a_tokenizer_is_trained_and_its_weights_make_tokens(tmp_path):
+def test_a_tokenizer_is_trained_and_its_weights_make_tokens(tmp_path, monkeypatch):
     import stable_pretraining as spt_names
     import torch
 
+    monkeypatch.chdir(tmp_path)
     cache = tmp_path / "cache"
     config = EXAMPLES / "vq_tokenizer.yaml"
-    spt(config, *BRIEF, "width=8", cwd=tmp_path, SPT_CACHE_DIR=str(cache))
+    spt_here(config, *BRIEF, "width=8", f"+settings.cache_dir={cache}")
     (path,) = cache.rglob("last.ckpt")
     tokenizer = spt_names.methods.VQTokenizer(vocab_size=512, patch_size=4, hidden_dim=8)
     tokenizer.load_state_dict(torch.load(path, weights_only=True)["state_dict"])

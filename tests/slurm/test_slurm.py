@@ -104,7 +104,7 @@ def test_requeued_in_the_middle_of_an_epoch(slurm, tmp_path, whole):
 def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
     """Task 1 is killed without a warning, 2 is warned, 3 dies before it comes to train."""
     disturbed = ["--pause-at", 7, "--pause", 1, 2, "--die", 3]
-    job = Job(slurm, tmp_path, sbatch=["--array=0-3"], arguments=disturbed)
+    job = Job(slurm, tmp_path, sbatch=["--array=1-3"], arguments=disturbed)
     for name in ("reached-1", "reached-2", "dead-3"):
         job.wait_for_file(name)
     slurm.run("scancel", "--signal=USR1", "--full", f"{job.id}_2")
@@ -112,10 +112,10 @@ def test_an_array_shares_a_cache_dir(slurm, tmp_path, whole):
     slurm.run("scontrol", "requeue", f"{job.id}_3")
     slurm.wait_for(lambda: job.has_ended(1), "the end of a killed task")
     slurm.run("scontrol", "requeue", f"{job.id}_1")
-    job.assert_as_if_nothing_had_happened(whole, tasks="0123")
+    job.assert_as_if_nothing_had_happened(whole, tasks="123")
     assert all(f"sweep:{job.id}" in run["tags"] for run in job.runs().values())
     attempts = {run_id[-2:]: len(run["attempts"]) for run_id, run in job.runs().items()}
-    assert attempts == {"_0": 1, "_1": 2, "_2": 2, "_3": 1}
+    assert attempts == {"_1": 2, "_2": 2, "_3": 1}
 
 
 def test_warned_before_the_time_limit_it_requeues_itself(slurm, warned, whole):

@@ -74,26 +74,32 @@ VIT = {"img_size": 8, "patch_size": 2, "embed_dim": 8, "depth": 2, "num_heads": 
     ids=["plain", "registers", "rope", "sincos"],
 )
 def test_vits(settings):
+    @nnx.jit(static_argnames="tokens")
+    def run(model, x, keep=None, valid=None, tokens=False):
+        return model(x, keep=keep, valid=valid, tokens=tokens)
+
     model = B.ViT(rngs=nnx.Rngs(0), **VIT, **settings)
     model.eval()
     x = jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32))
     prefix = model.num_prefix_tokens
-    tokens = model(x, tokens=True)
+    tokens = run(model, x, tokens=True)
     assert tokens.shape == (2, prefix + 16, 8)
-    pooled = model(x)
+    pooled = run(model, x)
     expected = tokens[:, 0] if settings.get("class_token", True) else tokens[:, prefix:].mean(1)
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
-    assert model(x[:, :4, :4]).shape == (2, 8)  # a small crop: positions are interpolated
+    assert run(model, x[:, :4, :4]).shape == (2, 8)  # a small crop: positions are interpolated
     order = jnp.asarray(np.stack([np.random.default_rng(i).permutation(16) for i in range(2)]))
-    shuffled = model(x, keep=order, tokens=True)  # every patch, in another order
+    shuffled = run(model, x, keep=order, tokens=True)  # every patch, in another order
     np.testing.assert_allclose(
         shuffled[:, prefix:],
         jnp.take_along_axis(tokens[:, prefix:], order[..., None], axis=1),
         atol=2e-5,
     )
-    kept = model(x, keep=order[:, :5], tokens=True)
+    kept = run(model, x, keep=order[:, :5], tokens=True)
     valid = jnp.arange(16)[None] < jnp.asarray([[5], [5]])
-    marked = model(x, keep=order, valid=valid, tokens=True)  # the others are there and seen by none
+    marked = run(
+        model, x, keep=order, valid=valid, tokens=True
+    )  # the others are there and seen by none
     np.testing.assert_allclose(marked[:, : prefix + 5], kept, atol=2e-5)
 
 

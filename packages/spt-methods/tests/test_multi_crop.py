@@ -356,11 +356,18 @@ def test_images_of_two_views_are_of_one_size():
 
 
 def test_dinov2_without_temperatures_has_the_one_of_the_specification():
-    from types import SimpleNamespace
-
-    from spt_methods.methods.dinov2 import _targets
-
+    sizes = {"patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2}
+    module = methods.DINOv2(
+        "vit_tiny_patch16_224", **PROTOTYPES, image_size=8, drop_path_rate=0.0, encoder_kwargs=sizes
+    ).double()
+    for name in ("temperature_teacher", "warmup_temperature_teacher"):
+        delattr(module, name)
     seen = []
-    loss = SimpleNamespace(softmax_center_teacher=lambda x, tau, **rest: seen.append(tau))
-    _targets(SimpleNamespace(training=True), loss, torch.zeros(1, 2))
-    assert seen == [0.04]
+    for loss in (module.dinov2_loss.dino_loss, module.dinov2_loss.ibot_loss):
+        soften = loss.softmax_center_teacher
+        loss.softmax_center_teacher = lambda x, tau, soften=soften, **rest: (
+            seen.append(tau),
+            soften(x, tau, **rest),
+        )[1]
+    module(batch(), "fit")
+    assert seen == [0.04, 0.04]

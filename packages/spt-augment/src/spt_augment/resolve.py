@@ -158,8 +158,6 @@ def _own(item: Any) -> Callable[[Any], Any] | None:
 
 def _of_dataset(item: Any) -> Callable[[Any], Any] | None:
     """The same of one loader or data set; samples are not looked into, however they are held."""
-    if isinstance(item, (Mapping, list, tuple)):
-        return None
     own = getattr(item, "gpu_transform", None)
     if own is not None:
         return _callable(own, type(item).__name__)

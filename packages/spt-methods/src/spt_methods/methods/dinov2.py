@@ -49,7 +49,7 @@ def dinov2(self: Any, batch: Any, stage: Stage) -> State:
     """
     if stage != "fit":
         return embedded_by_teacher(self, batch)
-    state, _ = matched_crops(self, batch, "DINOv2")
+    state, _ = matched_crops(self, batch, "DINOv2", temperature=0.04)
     return state
 
 
@@ -58,8 +58,12 @@ def embedded_by_teacher(self: Any, batch: Any) -> State:
     return embed(lambda images: self.backbone.forward_teacher(images).embedding, batch)
 
 
-def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
-    """The training state of :func:`dinov2`, and the student's tokens of the masked large crops."""
+def matched_crops(self: Any, batch: Any, caller: str, temperature: float) -> tuple[State, Tokens]:
+    """The training state of :func:`dinov2`, and the student's tokens of the masked large crops.
+
+    ``temperature`` is the teacher's where the module does not have DINO's three.
+    """
+    temperature = teacher_temperature(self, temperature)
     large, small = crops_of(batch, caller)
     images = images_of(large)
     hidden = hide(self.masking, len(images), self.backbone.student.grid_of(images), images.device)
@@ -80,17 +84,16 @@ def matched_crops(self: Any, batch: Any, caller: str) -> tuple[State, Tokens]:
     shown = heads.forward_teacher(hidden.of(teacher.patches))
     state["loss"] = self.dinov2_loss(
         state["student_logits"],
-        _targets(self, self.dinov2_loss.dino_loss, state["teacher_logits"]),
+        _targets(self, self.dinov2_loss.dino_loss, state["teacher_logits"], temperature),
         guessed,
-        _targets(self, self.dinov2_loss.ibot_loss, shown),
+        _targets(self, self.dinov2_loss.ibot_loss, shown, temperature),
         hidden.mask,
         torch.stack(student.embedding.chunk(len(large))),
     )
     return state, student
 
 
-def _targets(self: Any, loss: Any, logits: Tensor) -> Tensor:
-    temperature = teacher_temperature(self, 0.04)
+def _targets(self: Any, loss: Any, logits: Tensor, temperature: float) -> Tensor:
     if getattr(self, "sinkhorn", False):
         out: Tensor = loss.sinkhorn_knopp_teacher(logits, temperature)
     else:

@@ -43,7 +43,7 @@ def dinov3(self: Any, batch: Any, stage: Stage) -> State:
     """
     if stage != "fit":
         return embedded_by_teacher(self, batch)
-    state, student = matched_crops(self, batch, "DINOv3")
+    state, student = matched_crops(self, batch, "DINOv3", temperature=0.07)
     gram_teacher = getattr(self, "gram_teacher", None)
     if gram_teacher is not None and gram_teacher.refreshes > 0:
         anchor = gram_teacher(images_of(_gram_crops(batch)), student.grid_size)
