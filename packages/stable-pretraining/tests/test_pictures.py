@@ -1,5 +1,7 @@
 """Pictures: each is drawn from real values, in every format, and says what is wrong."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,12 +158,14 @@ def test_plot_draws_runs_by_id_and_by_folder(tmp_path):
     assert "zz" in result.output
 
 
-def test_views_draws_what_a_configuration_trains_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = ["views", str(EXAMPLE), "dataset=sample", "batch_size=4", "--rows", "3"]
-    result = CliRunner().invoke(main, words, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-1] == "views.png"
+def test_views_draws_what_a_configuration_trains_on(tmp_path):
+    command = [
+        str(Path(sys.executable).with_name("spt")), "views", str(EXAMPLE), "dataset=sample", "batch_size=4",
+        "--rows", "3",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "views.png"
     assert [entry.name for entry in tmp_path.iterdir()] == ["views.png"]
     height, width = imread(tmp_path / "views.png").shape[:2]
     assert height > width  # three rows of two views
