@@ -338,6 +338,9 @@ class Module(pl.LightningModule):
         for name, optimizer in zip(names, optimizers, strict=False):
             if optimizer.param_groups:
                 self.log(f"hparams/lr{name}", optimizer.param_groups[0]["lr"], on_step=True)
+        if not any(entry.schedules for entry in self._entries.values()):
+            return
+        for optimizer in optimizers:
             entry, step, total = self._progress(optimizer)
             if entry.schedules:
                 _, numbers = split_schedules(self, optimizer, entry.schedules)
