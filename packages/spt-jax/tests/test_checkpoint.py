@@ -233,7 +233,9 @@ def test_several_managers_of_one_job_find_their_own_runs(tmp_path, small, monkey
     monkeypatch.setenv("SLURM_JOB_ID", "17")
 
     def places():
-        monkeypatch.setattr("spt_jax.manager._runs", itertools.count())  # a process of its own
+        monkeypatch.setattr(
+            "spt_registry.run.identity._runs", itertools.count()
+        )  # a process of its own
         return [spj.Manager(None, None, [], cache_dir=tmp_path)._place() for _ in range(2)]
 
     first = places()

@@ -16,7 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from omegaconf import OmegaConf
-from spt_manager import Manager, Stopped, config_context, place
+from spt_manager import Manager, Stopped, config_context
 from spt_manager.checkpointing import AtomicCheckpointIO, is_whole, newest_good
 from spt_manager.checkpointing import io as io_file
 from spt_registry import RegistryLogger, open_registry
@@ -123,7 +123,7 @@ def launch(monkeypatch, launcher, restart_count):
     variables, counter = LAUNCHERS[launcher]
     for name, value in {**variables, counter: str(restart_count)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(place, "_runs", itertools.count())
+    monkeypatch.setattr("spt_registry.run.identity._runs", itertools.count())
 
 
 @pytest.mark.parametrize("way", ["run_id", "same manager", *LAUNCHERS])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import signal
 import sys
 import threading
 import traceback
-import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,7 +16,14 @@ from typing import Any
 import jax
 from loguru import logger as log
 from spt_registry import RunWriter
-from spt_registry.run import PreemptionGuard, RunDir, open_run_dir, requeue, resolve_identity
+from spt_registry.run import (
+    PreemptionGuard,
+    RunDir,
+    open_run_dir,
+    requeue,
+    resolve_identity,
+    slot_in_job,
+)
 
 from spt_jax.callbacks.base import Callback
 from spt_jax.checkpoint import Checkpoints
@@ -30,8 +35,6 @@ from spt_jax.trainer import Trainer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What schedulers and submitit send before they end a job."""
-
-_runs = itertools.count()
 
 TRY_AGAIN = 75
 """Exit code of a preempted run (``EX_TEMPFAIL``), as the torch side's."""
@@ -280,15 +283,6 @@ def default_cache_dir() -> str | None:
     config = sys.modules.get("spt_manager.config")
     shared: str | None = None if config is None else config.get_config().cache_dir
     return shared or os.environ.get("SPT_CACHE_DIR")
-
-
-def slot_in_job() -> str:
-    """Tells apart the runs of one job: which program, which step, which run of the process.
-
-    A job that is started again runs the same programs in the same order.
-    """
-    program = [*sys.argv, os.environ.get("SLURM_STEP_ID", "")]
-    return f"{zlib.crc32(chr(0).join(program).encode()):08x}-{next(_runs)}"
 
 
 def shared_run_dir(cache_dir: str | Path, identity: Any) -> RunDir:

@@ -13,7 +13,14 @@ import lightning as pl
 from loguru import logger
 from rich.console import Console
 from spt_registry import RegistryLogger
-from spt_registry.run import RunDir, RunIdentity, open_run_dir, requeue, resolve_identity
+from spt_registry.run import (
+    RunDir,
+    RunIdentity,
+    open_run_dir,
+    requeue,
+    resolve_identity,
+    slot_in_job,
+)
 from spt_registry.run.files import flatten
 
 from spt_manager.build import build, build_trainer, callbacks_of_module, check_form
@@ -28,7 +35,7 @@ from spt_manager.connect import (
     refuse_taken,
 )
 from spt_manager.defaults import add_teacher_update, callbacks_of, insert_before_savers
-from spt_manager.place import shared_place, slot_in_job
+from spt_manager.place import shared_place
 from spt_manager.preemption import Stopped, StopRequests, let_through
 from spt_manager.record import snapshot
 from spt_manager.resume.rows import keep_rows

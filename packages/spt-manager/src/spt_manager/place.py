@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import os
 import socket
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,18 +21,7 @@ from spt_manager.resume.rng import rng_state, set_rng_state
 
 HANDOFF = "SPT_RUN_DIR_OF_RANK_0"
 
-_runs = itertools.count()
-
 _held: set[Path] = set()
-
-
-def slot_in_job() -> str:
-    """Tells apart the runs of one job: which program, which step, which run of the process.
-
-    A job that is started again runs the same programs in the same order.
-    """
-    program = [*sys.argv, os.environ.get("SLURM_STEP_ID", "")]
-    return f"{zlib.crc32(chr(0).join(program).encode()):08x}-{next(_runs)}"
 
 
 class RunInUseError(RuntimeError):

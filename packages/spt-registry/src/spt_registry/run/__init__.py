@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spt_registry.run.identity import RunIdentity as RunIdentity
     from spt_registry.run.identity import is_global_zero as is_global_zero
     from spt_registry.run.identity import resolve_identity as resolve_identity
+    from spt_registry.run.identity import slot_in_job as slot_in_job
     from spt_registry.run.preemption import PreemptionGuard as PreemptionGuard
     from spt_registry.run.preemption import requeue as requeue
 
@@ -33,5 +34,6 @@ __getattr__, __dir__ = lazy_names(
         "open_run_dir": "directory",
         "requeue": "preemption",
         "resolve_identity": "identity",
+        "slot_in_job": "identity",
     },
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import re
+import sys
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_runs = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -100,3 +104,12 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user database
         return str(os.getuid())
+
+
+def slot_in_job() -> str:
+    """Tells apart the runs of one job: which program, which step, which run of the process.
+
+    A job that is started again runs the same programs in the same order.
+    """
+    program = [*sys.argv, os.environ.get("SLURM_STEP_ID", "")]
+    return f"{zlib.crc32(chr(0).join(program).encode()):08x}-{next(_runs)}"
