@@ -1,8 +1,9 @@
 """What a step of ``spt_methods.Module`` costs over a hand-written LightningModule.
 
 The same network, loss, optimizer, schedule and data, once as a plain LightningModule that logs its loss and
-its rate, once as a Module with a forward function. Runs alternate; the median of a step is printed. The
-network is sized so that a step takes about 20 ms on two cores.
+its rate, once as a Module with a forward function. Runs alternate; each pair compares its medians of a step,
+and the median over the pairs is printed. The network is sized so that a step takes about 20 ms on two cores;
+``--width`` sets it for another machine.
 
     python benchmarks/module.py [--quick] [--width=N] [--threads=N] [--cpu-time]
 
@@ -108,27 +109,35 @@ def seconds(
 def main(arguments: list[str]) -> None:
     """Alternate and print."""
     options = dict(a.lstrip("-").partition("=")[::2] for a in arguments)
-    width, quick = int(options.get("width", 1024)), "quick" in options
+    width, quick = int(options.get("width", 640)), "quick" in options
     torch.set_num_threads(int(options.get("threads", torch.get_num_threads())))
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logger.remove()
     batch = {"x": torch.randn(256, width), "y": torch.randint(10, (256,))}
-    steps, turns = (30, 2) if quick else (200, 6)
-    times: dict[str, list[float]] = {"LightningModule": [], "spt_methods.Module": []}
+    steps, turns = (60, 4) if quick else (100, 16)
     now = time.process_time if "cpu-time" in options else time.perf_counter
     optim = {"optimizer": {"type": "SGD", "lr": 0.01}, "scheduler": "CosineAnnealingLR"}
-    for _ in range(turns):
-        times["LightningModule"] += seconds(Plain(width, steps), batch, steps, now)
-        module = Module(forward=forward, net=network(width), optim=optim)
-        times["spt_methods.Module"] += seconds(module, batch, steps, now)
-    base = statistics.median(times["LightningModule"])
+    make: dict[str, Callable[[], pl.LightningModule]] = {
+        "LightningModule": lambda: Plain(width, steps),
+        "spt_methods.Module": lambda: Module(forward=forward, net=network(width), optim=optim),
+    }
+    medians: dict[str, list[float]] = {name: [] for name in make}
+    for turn in range(turns):
+        for name in sorted(make, reverse=turn % 2 == 1):  # AB BA: a drift of the machine cancels
+            medians[name].append(statistics.median(seconds(make[name](), batch, steps, now)))
+    base = medians["LightningModule"]
     print(f"{'step of':24} {'median, ms':>10} {'added, ms':>10} {'added':>7}")
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, taken in medians.items():
+        added = statistics.median(t - b for t, b in zip(taken, base, strict=True))
+        ratio = statistics.median(t / b for t, b in zip(taken, base, strict=True))
         print(
-            f"{name:24} {1e3 * median:10.2f} {1e3 * (median - base):10.2f} {median / base - 1:7.1%}"
+            f"{name:24} {1e3 * statistics.median(taken):10.2f} {1e3 * added:10.2f} {ratio - 1:7.1%}"
         )
+    quartiles = statistics.quantiles(
+        [t / b - 1 for t, b in zip(medians["spt_methods.Module"], base, strict=True)], n=4
+    )
+    print(f"quartiles of the {turns} pairs: " + ", ".join(f"{q:.1%}" for q in quartiles))
 
 
 if __name__ == "__main__":
