@@ -51,7 +51,7 @@ def run_demo(tmp_path, *options, epochs):
 
 
 def test_the_demo_trains_an_encoder_that_beats_the_untrained_one(tmp_path):
-    accuracy = run_demo(tmp_path, epochs=2)
+    accuracy = run_demo(tmp_path, epochs=3)
     assert accuracy["trained encoder"] > accuracy["same encoder, untrained"] + 1
 
 

@@ -286,7 +286,7 @@ def test_a_part_that_cannot_be_built_fails_the_run(tmp_path, cache):
         raise ZeroDivisionError("in the module")
 
     run = Manager(make_trainer(tmp_path), broken, Data(), run_id="mine")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="in the module"):
         run()
     state = sidecar(run)
     assert state["status"] == "failed"

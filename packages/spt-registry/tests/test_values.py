@@ -17,6 +17,7 @@ import pytest
 import yaml
 from spt_registry import RunWriter, _media
 from spt_registry._media import array_to_png, folder_name
+from spt_registry.run.masking import masked
 
 
 class Colour(enum.Enum):
@@ -137,6 +138,21 @@ def test_no_secret_reaches_a_file(tmp_path):
     }  # fmt: skip
     assert found["config"] == {"wandb": {"WANDB_API_KEY": "***"}}
     assert not any("k-1" in path.read_text() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wandb_key", "passphrase", "Authorization", "accessToken", "auth_tokens", "secrets", "passwords", "ssh-key", "apiKeys"],
+)  # fmt: skip
+def test_a_name_of_a_secret(name):
+    assert masked({name: ["k-1"], "x": {name: "k-1"}}) == {name: ["***"], "x": {name: "***"}}
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "image_key", "tokens", "special_tokens", "tokenizer", "author"]
+)
+def test_a_name_of_the_field_that_is_no_secret(name):
+    assert masked({name: "image"}) == {name: "image"}
 
 
 def test_names_of_metrics(tmp_path):

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 MASK = "***"
+# "key" and "tokens" alone are names of the field: columns of a batch, special tokens of a tokenizer
 SECRET = re.compile(
-    r"(^|[_.-])(api_?key|access_?key|private_?key|secret|token|password|passwd|pwd|credentials?)"
-    r"(\.\d+)*$",
+    r"(^|[_.-])(((api|access|private|secret|signing|encryption|ssh|wandb|hf|comet|neptune|swanlab)[_-]?keys?)"
+    r"|((access|auth|bearer|refresh|api|hf)[_-]?tokens?)|token|secrets?|passwords?|passwd|passphrase|pwd"
+    r"|credentials?|authorization)(\.\d+)*$",
     re.IGNORECASE,
 )
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*['\"]?([^,}'\"]+)")
