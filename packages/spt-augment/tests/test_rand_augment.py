@@ -8,6 +8,7 @@ from spt_augment.rand_augment import OPERATIONS
 
 tv = pytest.importorskip("torchvision.transforms.v2")
 SIGNED = OPERATIONS[1:10]
+NEAREST = tv.InterpolationMode.NEAREST
 
 
 def images(n=4, h=30, w=42, seed=0):
@@ -26,7 +27,7 @@ def given(operations, strengths):
 @pytest.mark.parametrize("magnitude", [0, 9, 17, 30])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_is_torchvisions(name, magnitude):
-    oracle = tv.RandAugment(interpolation="nearest", num_magnitude_bins=31)
+    oracle = tv.RandAugment(interpolation=NEAREST, num_magnitude_bins=31)
     make, signed = oracle._AUGMENTATION_SPACE[name]
     assert signed == (name in SIGNED)
     number, x = OPERATIONS.index(name), images()
@@ -34,7 +35,7 @@ def test_an_operation_is_torchvisions(name, magnitude):
         values = make(31, 30, 42)
         value = 0.0 if values is None else sign * float(values[magnitude])
         expected = oracle._apply_image_or_video_transform(
-            x.clone(), name, value, interpolation="nearest", fill=oracle._fill
+            x.clone(), name, value, interpolation=NEAREST, fill=oracle._fill
         )
         ours = GPURandAugment(1).paint(
             x.clone(), given([[number]] * 4, [[sign * magnitude / 30]] * 4)

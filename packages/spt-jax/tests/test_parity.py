@@ -219,8 +219,8 @@ def test_networks_forward_gradients_and_statistics(name):
     np.testing.assert_allclose(by_image, expected[f"{name}.grad"], atol=1e-2 * largest)
     names = model.torch_names()
     for part, kind in ((by_weight, "norm"), (moved, "stat")):
-        for path, leaf in nnx.to_flat_state(part) if hasattr(nnx, "to_flat_state") else ():
-            value = leaf[...] if hasattr(leaf, "shape") else leaf
+        for path, leaf in nnx.to_flat_state(part):
+            value = leaf if isinstance(leaf, jax.Array) else read(leaf)
             key = torch_name([str(p) for p in path], names)
             found = float(jnp.linalg.norm(value.ravel()))
             assert found == pytest.approx(

@@ -42,6 +42,9 @@ def single_process(monkeypatch):
     return dict(model.named_parameters())
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this torch does not shard on a CPU"
+)
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_share_the_parameters(tmp_path, monkeypatch):

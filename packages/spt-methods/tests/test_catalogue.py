@@ -263,7 +263,7 @@ def test_a_step_does_not_wait_for_the_device(name, monkeypatch):
             part.update_ema_coefficient(1, 10)
             part.update_teacher()
     for read in (torch.Tensor.item, torch.Tensor.nonzero, torch.Tensor.cpu):
-        with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
             read(torch.ones(1, device="meta"))  # what the test relies on
 
 

@@ -64,6 +64,9 @@ def test_two_ranks_train_as_one_process_and_exchange_gradients_only_before_a_ste
     assert (one["exchanges"], two["exchanges"]) == (0, 6)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this torch does not shard on a CPU"
+)
 @pytest.mark.parametrize("several", [False, True])
 def test_sharded_training_is_that_of_one_process(results, several):
     """FSDP2, each child sharded by itself and one parameter whole; clipped by `optim` and by the Trainer."""

@@ -257,7 +257,7 @@ def save(path: str | Path, *, step: int = 0, **objects: Any) -> None:
 
     arrays = flat({name: _state_of(value) for name, value in objects.items()})
     with ocp.StandardCheckpointer() as writer:
-        writer.save(Path(path).absolute(), {**arrays, STEP: np.int64(step)}, force=True)
+        writer.save(Path(path).absolute(), {**arrays, STEP: np.asarray(step)}, force=True)
 
 
 def load(path: str | Path, *, strict: bool = True, **objects: Any) -> int:

@@ -297,6 +297,7 @@ def shared_run_dir(cache_dir: str | Path, identity: Any) -> RunDir:
     buffer = np.zeros(4096, np.uint8)
     content = np.frombuffer(text.encode(), np.uint8)
     buffer[: len(content)] = content
+    # before 0.7 JAX adds the processes' arrays as wider numbers
     told, resumed = multihost_utils.broadcast_one_to_all((buffer, np.asarray(resumed)))
-    run_id, path = bytes(np.asarray(told)).rstrip(b"\0").decode().split("\n")
+    run_id, path = bytes(np.asarray(told, np.uint8)).rstrip(b"\0").decode().split("\n")
     return RunDir(Path(path), run_id, resumed=bool(resumed))

@@ -6,7 +6,6 @@ section 3.2. https://arxiv.org/abs/2210.01571
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -29,9 +28,11 @@ def visited_pairs(views: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(2) for j in range(views) if j != i]
 
 
-def all_matches(positions: list[int], num_matches: tuple[int, int], every: bool) -> Counter[Match]:
+def all_matches(
+    positions: list[int], num_matches: tuple[int, int], every: bool
+) -> dict[Match, int]:
     """Every matching that a pair asks for, with how often it is asked for."""
-    found: Counter[Match] = Counter()
+    found: dict[Match, int] = {}  # torch 2.6 cannot trace a Counter
     for i, j in visited_pairs(len(positions)):
         for (a, b), keep in zip(((i, j), (j, i)), num_matches, strict=True):
             if not 1 <= keep <= positions[a]:
@@ -39,8 +40,9 @@ def all_matches(positions: list[int], num_matches: tuple[int, int], every: bool)
                     f"`num_matches` must lie between 1 and the number of positions, got {keep} "
                     f"for the {positions[a]} positions of view {a}."
                 )
-            found[Match(False, a, b, positions[a] if every else keep)] += 1
-            found[Match(True, a, b, keep)] += 1
+            by_feature = Match(False, a, b, positions[a] if every else keep)
+            for match in (by_feature, Match(True, a, b, keep)):
+                found[match] = found.get(match, 0) + 1
     return found
 
 

@@ -6,7 +6,6 @@ section 3. https://arxiv.org/abs/2210.01571
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -122,7 +121,7 @@ def _global(embeddings: list[Tensor], weights: _Weights) -> Tensor:
 
 
 def _local(
-    maps: list[Tensor], places: list[Tensor], matches: Counter[Match], weights: _Weights
+    maps: list[Tensor], places: list[Tensor], matches: dict[Match, int], weights: _Weights
 ) -> Tensor:
     total = maps[0].new_zeros(())
     for match, times in matches.items():
