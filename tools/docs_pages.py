@@ -230,6 +230,8 @@ def facade() -> str:
         value: Any = getattr(spt, name)
         home = spt._NAMES.get(name, f"stable_pretraining.{name}")
         doc = inspect.cleandoc(value.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        if name in spt._AVAILABLE:
+            doc = f"Whether `{spt._AVAILABLE[name]}` is installed."
         link = f"[`{home}`][{home}.{name}]" if name in spt._NAMES else f"`{home}`"
         lines.append(f"| `spt.{name}` | {doc} | {link} |")
     text = "# stable_pretraining\n\nOne namespace over the packages: `import stable_pretraining as spt`. Rooms such as\n"

@@ -1,5 +1,6 @@
 """Runs of other trackers: read right, and only read."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -154,9 +155,8 @@ def test_what_is_no_source(cache, tmp_path):
     (tmp_path / "x.db").write_bytes(b"x" * 5000)
     with pytest.raises(ValueError, match="no registry.db with a table `runs`"):
         migrate_into(cache, tmp_path / "x.db")
-    sqlite3.connect(tmp_path / "y.db").executescript(
-        "CREATE TABLE runs (a); INSERT INTO runs VALUES (1)"
-    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "y.db")) as connection:
+        connection.executescript("CREATE TABLE runs (a); INSERT INTO runs VALUES (1)")
     with pytest.raises(ValueError, match=r"has no run_id; it has \['a'\]"):
         migrate_into(cache, tmp_path / "y.db")
 

@@ -119,7 +119,7 @@ def test_a_folder_becomes_a_run_and_any_depth_is_found(registry, put, settled):
         ('{"run_id": "x", "hparams": []}', "'hparams' is a list"),
         ('{"run_id": "x", "tags": "a"}', "'tags' is a str"),
         ('{"run_id": "x", "schema_version": 99}', "upgrade spt-registry"),
-        ('{"run_id": "x", "config": ' + '{"a":' * 5000 + "1" + "}" * 5001, "no JSON"),
+        ('{"run_id": "x", "config": ' + '{"a":' * 200_000 + "1" + "}" * 200_001, "no JSON"),
         ("\udcff".encode("utf-8", "surrogateescape"), "no UTF-8"),
     ],
 )

@@ -56,22 +56,13 @@ def connect(db_path: Path) -> sqlite3.Connection:
 def _open_usable(db_path: Path) -> sqlite3.Connection | None:
     """The index, as it is if nothing can be written beside it; ``None`` if it is of no use."""
     if may_write(db_path):
-        connection = sqlite3.connect(db_path, timeout=BUSY_S, isolation_level=None)
         try:
-            if _usable(connection, db_path):
-                return connection
-            connection.close()
-            return None
+            return _usable(sqlite3.connect(db_path, timeout=BUSY_S, isolation_level=None), db_path)
         except sqlite3.OperationalError as error:
-            connection.close()
             if "locked" in str(error):
                 raise
     fixed = f"{db_path.absolute().as_uri()}?mode=ro&immutable=1"
-    connection = sqlite3.connect(fixed, isolation_level=None, uri=True)
-    if _usable(connection, db_path):
-        return connection
-    connection.close()
-    return None
+    return _usable(sqlite3.connect(fixed, isolation_level=None, uri=True), db_path)
 
 
 def may_write(db_path: Path) -> bool:
@@ -79,7 +70,19 @@ def may_write(db_path: Path) -> bool:
     return os.access(db_path, os.W_OK) and os.access(db_path.parent, os.W_OK)
 
 
-def _usable(connection: sqlite3.Connection, db_path: Path) -> bool:
+def _usable(connection: sqlite3.Connection, db_path: Path) -> sqlite3.Connection | None:
+    """The connection if it reads our index; else it is closed."""
+    try:
+        if _reads_our_index(connection, db_path):
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+def _reads_our_index(connection: sqlite3.Connection, db_path: Path) -> bool:
     try:
         connection.execute("PRAGMA synchronous = OFF")  # derived: a power cut costs one full scan
         connection.execute("PRAGMA temp_store = MEMORY")
