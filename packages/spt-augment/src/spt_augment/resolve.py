@@ -42,25 +42,39 @@ def apply_gpu_transform(pl_module: Any, batch: Any, dataloader_idx: int = 0) -> 
     if trainer is None:
         return batch
     stage = STAGES[str(trainer.state.stage.value)]
+    found = _found(_loaders(trainer, stage, dataloader_idx), batch, trainer, stage)
+    if found is None:
+        return batch
     key = (torch.initial_seed(), trainer.global_rank, stage, dataloader_idx)
     with drawing(*key, _batches_so_far(trainer, stage)):
-        loaders = _loaders(trainer, stage, dataloader_idx)
-        return _apply(loaders, batch, trainer, stage, pl_module.device)
+        return _apply(found, batch, pl_module.device)
 
 
-def _apply(loaders: Any, batch: Any, trainer: Any, stage: str, device: torch.device) -> Any:
-    """Apply each loader's transform to its part of a batch that several loaders filled."""
+def _found(loaders: Any, batch: Any, trainer: Any, stage: str) -> Any:
+    """The transform of each part of a batch that several loaders filled; ``None`` if there is none."""
     if isinstance(loaders, Mapping) and isinstance(batch, Mapping):
-        return {k: _apply(loaders[k], v, trainer, stage, device) for k, v in batch.items()}
+        named = {k: _found(loaders[k], part, trainer, stage) for k, part in batch.items()}
+        return None if all(one is None for one in named.values()) else named
     if isinstance(loaders, (list, tuple)) and isinstance(batch, (list, tuple)):
-        parts = zip(loaders, batch, strict=True)
-        return type(batch)([_apply(one, part, trainer, stage, device) for one, part in parts])
+        pairs = zip(loaders, batch, strict=True)
+        listed = [_found(loader, part, trainer, stage) for loader, part in pairs]
+        return None if all(one is None for one in listed) else listed
     transform = find_gpu_transform(trainer, stage, loaders)
-    if transform is None or batch is None:
+    return None if batch is None else transform
+
+
+def _apply(found: Any, batch: Any, device: torch.device) -> Any:
+    """Apply what was found to its part of the batch."""
+    if found is None:
         return batch
-    if isinstance(transform, nn.Module):
-        transform.to(device)
-    return transform(batch)
+    if isinstance(found, dict):
+        return {k: _apply(found[k], part, device) for k, part in batch.items()}
+    if isinstance(found, list):
+        parts = zip(found, batch, strict=True)
+        return type(batch)([_apply(one, part, device) for one, part in parts])
+    if isinstance(found, nn.Module):
+        found.to(device)
+    return found(batch)
 
 
 def find_gpu_transform(trainer: Any, stage: str, loader: Any) -> Callable[[Any], Any] | None:
