@@ -2,8 +2,8 @@
 
 The same network, loss, optimizer, schedule and data, once as a plain LightningModule that logs its loss and
 its rate, once as a Module with a forward function. Short runs alternate; each pair compares its lower quartiles
-of a step (what else the machine does only adds), and the median over the pairs is printed. The network is sized so that a step takes about 20 ms on two cores;
-``--width`` sets it for another machine.
+of a step (what else the machine does only adds), and the median over the pairs is printed. The network is sized
+so that a step takes about 20 ms on two cores; ``--width`` sets it for another machine.
 
     python benchmarks/module.py [--quick] [--width=N] [--threads=N] [--cpu-time]
 

@@ -9,6 +9,7 @@ from spt_augment import (
     GPUTransformMixin,
     apply_gpu_transform,
     find_gpu_transform,
+    resolve,
 )
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -96,6 +97,17 @@ def test_a_data_module_may_choose_by_stage_in_either_spelling(tmp_path):
     wrong = Data(loader(), loader(), {"trian": mark("a")})
     with pytest.raises(ValueError, match=r"has the keys \['trian'\]; a key must be one of"):
         fit(tmp_path, wrong)
+
+
+def test_a_batch_without_a_transform_makes_no_generator(tmp_path, monkeypatch):
+    made = []
+    drawing = resolve.drawing
+    monkeypatch.setattr(resolve, "drawing", lambda *key: made.append(key[2]) or drawing(*key))
+    assert set(fit(tmp_path, Data(loader(mark("dataset")), loader())).seen) == {
+        ("train", "dataset"),
+        ("val", None),
+    }
+    assert made == ["train"] * 2
 
 
 def test_wrapped_data_sets_are_looked_into(tmp_path):

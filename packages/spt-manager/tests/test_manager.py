@@ -299,7 +299,7 @@ def test_being_tested_does_not_complete_a_run(tmp_path, cache):
 
         def training_step(self, batch, batch_idx):
             if self.broken and self.trainer.global_step == 3:
-                raise ZeroDivisionError
+                raise ZeroDivisionError("at step 3")
             return super().training_step(batch, batch_idx)
 
         def validation_step(self, batch, batch_idx):
@@ -310,7 +310,7 @@ def test_being_tested_does_not_complete_a_run(tmp_path, cache):
             return self.train_dataloader()
 
     run = Manager(make_trainer(tmp_path), Fails(), Both(), run_id="mine")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="at step 3"):
         run()
     assert sidecar(run)["status"] == "failed"
     run.validate()
@@ -505,7 +505,7 @@ def test_a_signal_stops_a_prediction_too(tmp_path, cache):
             return self.train_dataloader()
 
     run = Manager(trainer=make_trainer(tmp_path), module=Judged(), data=Rows())
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match="was preempted"):
         run.predict()
     assert run.module.seen == 1
 
