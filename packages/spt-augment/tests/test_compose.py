@@ -15,8 +15,17 @@ from spt_augment import (
     GPURandomSolarize,
     StackedMultiView,
 )
+from spt_augment._parameters import Parameters, _bytes, _unpack, place
+from spt_augment._passes import (
+    GeometricPass,
+    PointwisePass,
+    SinglePass,
+    colour_mean,
+    colour_pass,
+    plan,
+)
 from spt_augment._random import drawing
-from spt_augment._resize import both_taps, crop_resize, crop_taps
+from spt_augment._resize import crop_lines, crop_resize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.slow
@@ -68,6 +77,15 @@ CHAINS = {
     ),
     "colours first": lambda **k: GPUCompose(
         [GPUColorJitter(0.4, 0, 0, 0.1, p=0.5), GPURandomResizedCrop(12)], **k
+    ),
+    "blur last": lambda **k: GPUCompose(
+        [
+            GPURandomResizedCrop(20),
+            GPUColorJitter(0.4, 0.4, 0.2, 0.1, p=0.5),
+            GPUGaussianBlur(9),
+            GPUNormalize(MEAN, STD),
+        ],
+        **k,
     ),
     "blur first": lambda **k: GPUCompose([GPUGaussianBlur(5), GPUNormalize(MEAN, STD)], **k),
 }
@@ -209,9 +227,10 @@ def test_a_compiled_recipe_compiles_once():
         far = ~near_the_threshold(globals_, images(6), key)
         assert ((out["image"] - seen).abs() < 1e-5)[far].all()
     graphs = counters["stats"]["unique_graphs"]
-    # jitter and grey with hue before and after contrast; blur across and down; solarize, normalise
+    # jitter and grey with hue before and after contrast; of the blur the padding, across and down;
+    # solarize and normalise
     assert len(orders) > 4
-    assert graphs == 5
+    assert graphs == 6
     for n, chain in [(5, globals_), (1, globals_), (20, globals_), (6, locals_), (1, locals_)]:
         for key in range(4):
             assert len(run(chain, images(n), key)["image"]) == n
@@ -226,29 +245,83 @@ def test_an_empty_batch_stays_empty():
     assert [view["image"].shape for view in views] == [(0, 3, 20, 20)] * 2
 
 
-def test_the_fused_crop_is_one_graph_for_every_size():
+def test_a_normalisation_joins_the_colours_before_a_blur():
+    transforms = list(CHAINS["blur last"]().transforms)
+    passes = plan(transforms)
+    assert [type(one) for one in passes] == [GeometricPass, PointwisePass, SinglePass]
+    assert [one.places for one in passes] == [[0], [1, 3], [2]]
+
+
+def test_the_fused_crop_is_compiled_once_for_every_size():
     """What an accelerator compiles, traced without breaks."""
-    graphs = []
+    graphs, compiled = [], {}
 
     def count(graph, _):
         graphs.append(graph)
         return graph.forward
 
-    size, taps = (30, 36), (5, 5)
-    crop = torch.compile(
-        lambda x, box, flip: crop_taps(x, box, flip, size, "bilinear", taps),
-        backend=count,
-        fullgraph=True,
-    )
-    for n, h, w in [(4, 40, 50), (3, 44, 60)]:
-        x, flip = images(n, h=h, w=w), torch.arange(n) % 2 == 0
-        assert both_taps(x, size, "bilinear") == taps
-        box = torch.tensor([[2, 3, 33, 45]]).repeat(n, 1)
-        for tensor in (x, box, flip):
+    def call(function, tensors, fixed):
+        for tensor in tensors:
             torch._dynamo.maybe_mark_dynamic(tensor, [0, *range(2, tensor.ndim)])
+        if (function, fixed) not in compiled:
+            compiled[function, fixed] = torch.compile(
+                lambda *given: function(*given, *fixed), backend=count, fullgraph=True
+            )
+        return compiled[function, fixed](*tensors)
+
+    size = (30, 36)
+    for n, views, h, w in [(4, 2, 40, 50), (3, 1, 44, 60), (2, 5, 60, 40)]:
+        x = images(n, h=h, w=w)
+        flip = torch.arange(n * views) % 2 == 0
+        box = torch.tensor([[2, 3, 33, 35]]).repeat(n * views, 1)
         expected = crop_resize(x, box, size, flip=flip)
-        torch.testing.assert_close(crop(x, box, flip), expected, atol=1e-5, rtol=0)
-    assert len(graphs) == 1
+        result = crop_lines(x, box, flip, size, "bilinear", call)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+    assert len(graphs) == 4  # the taps of the width and of the height, and both resizes
+
+
+@pytest.mark.parametrize("hue_first", [True, False])
+def test_the_mean_of_a_contrast_may_be_known_before(hue_first):
+    """As on an accelerator, where it is a pass of its own."""
+    jitter = GPUColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8)
+    for key in range(20):
+        drawn = jitter.draw(5, 8, 8, torch.Generator().manual_seed(key))
+        order = drawn["order"][0].tolist()
+        if (order.index(3) < order.index(1)) == hue_first:
+            break
+    program = jitter.program(Parameters(drawn, drawn))
+    assert program.hue_first == hue_first
+    flat = torch.rand(5, 3, 64, generator=torch.Generator().manual_seed(1))
+    numbers = torch.cat([torch.zeros(5, 1), torch.ones(5, 1), drawn["_numbers"]], dim=1)
+    before = ("grey", None, 1)
+    at_once = colour_pass(flat, numbers, (before, ("jitter", program, 15)))
+    mean = colour_mean(flat, numbers, (before, ("jitter", program, 15)))
+    assert mean.shape == (5, 1)
+    numbers = torch.cat([numbers, mean], dim=1)
+    twice = colour_pass(flat, numbers, (before, ("jitter with mean", program, 16)))
+    assert torch.equal(twice, at_once)
+
+
+def test_draws_cross_to_a_device_as_bytes():
+    values = [
+        torch.tensor([True, False, True]),
+        torch.arange(12).view(3, 4)[:, 1:],
+        torch.tensor([2**53 + 1, -1, 0]),
+        torch.arange(4).expand(3, 4),
+        torch.rand(3, 2, 2),
+        torch.rand(0, 5),
+    ]
+    pieces = [_bytes(value) for value in values]
+    packed = torch.cat(pieces)
+    for value, part in zip(values, packed.split([len(piece) for piece in pieces]), strict=True):
+        back = _unpack(part, value)
+        assert back.dtype == value.dtype
+        assert torch.equal(back, value)
+    (given,) = place([{"batch_prob": values[0], "box": values[1]}], torch.device("meta"))
+    assert given["box"].is_meta
+    assert given["box"].dtype == torch.int64
+    assert given["box"].shape == (3, 3)
+    assert given.host["box"] is values[1]
 
 
 def test_compile_takes_a_mode_only():
@@ -258,9 +331,7 @@ def test_compile_takes_a_mode_only():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_the_fused_colours_keep_the_dtype_of_the_images(dtype):
-    from spt_augment._passes import colour_pass
-
-    numbers = torch.tensor([[1.0], [0.0]])
+    numbers = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     out = colour_pass(torch.rand(2, 3, 5).to(dtype), numbers, (("grey", None, 1),))
     assert out.dtype == dtype
     as_bytes = torch.randint(0, 256, (2, 3, 5), dtype=torch.uint8)

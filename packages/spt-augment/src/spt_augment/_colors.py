@@ -19,7 +19,14 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 class JitterProgram(NamedTuple):
-    """What is fixed while a jitter is compiled: which steps there are, and hue before contrast."""
+    """What is fixed while a jitter is compiled.
+
+    Attributes:
+        slots: Whether there is brightness or saturation.
+        contrast: Whether there is contrast.
+        hue: Whether there is hue.
+        hue_first: Whether hue comes before contrast.
+    """
 
     slots: bool
     contrast: bool
@@ -33,7 +40,9 @@ def grey(planes: Planes) -> Tensor:
     return GREY_WEIGHTS[0] * r + GREY_WEIGHTS[1] * g + GREY_WEIGHTS[2] * b
 
 
-def jitter(planes: Planes, numbers: Tensor, program: JitterProgram) -> Planes:
+def jitter(
+    planes: Planes, numbers: Tensor, program: JitterProgram, mean: Tensor | None = None
+) -> Planes:
     """Brightness, contrast, saturation and hue in an order that is data, not code.
 
     Only whether hue precedes contrast is fixed. Brightness and saturation sit in slots before,
@@ -44,17 +53,39 @@ def jitter(planes: Planes, numbers: Tensor, program: JitterProgram) -> Planes:
         numbers: ``(N, 15)``: factor and grey share of six slots, contrast factor, hue shift in
             turns, and 1 where the row is changed.
         program: What is fixed.
+        mean: :func:`grey_mean` of the same, if it is known already.
     """
     cells = [numbers[:, i, None] for i in range(15)]
-    out = _slots(planes, cells[0:4], program)
-    for step, after in ((program.hue_first, 4), (not program.hue_first, 8)):
-        if step and program.hue:
-            out = hue(out, cells[13])
-        if not step and program.contrast:
-            out = contrast(out, cells[12])
-        out = _slots(out, cells[after : after + 4], program)
+    out = _before_contrast(planes, cells, program)
+    if program.contrast:
+        out = contrast(out, cells[12], _mean(out) if mean is None else mean)
+    if not program.hue_first:
+        out = _slots(out, cells[4:8], program)
+        out = hue(out, cells[13]) if program.hue else out
+    out = _slots(out, cells[8:12], program)
     changed = cells[14] > 0.5
     return tuple(torch.where(changed, new, old) for new, old in zip(out, planes, strict=True))
+
+
+def grey_mean(planes: Planes, numbers: Tensor, program: JitterProgram) -> Tensor:
+    """The mean grey value that the contrast of :func:`jitter` is scaled around, ``(N, 1)``.
+
+    On an accelerator it is a function of its own: in one with the rest, a compiler stores what
+    both need and reads it again, which costs more there than to compute it twice.
+    """
+    cells = [numbers[:, i, None] for i in range(15)]
+    return _mean(_before_contrast(planes, cells, program))
+
+
+def _mean(planes: Planes) -> Tensor:
+    return grey(planes).mean(-1, keepdim=True)
+
+
+def _before_contrast(planes: Planes, cells: list[Tensor], program: JitterProgram) -> Planes:
+    planes = _slots(planes, cells[0:4], program)
+    if not program.hue_first:
+        return planes
+    return _slots(hue(planes, cells[13]) if program.hue else planes, cells[4:8], program)
 
 
 def _slots(planes: Planes, cells: list[Tensor], program: JitterProgram) -> Planes:
@@ -67,9 +98,9 @@ def _slots(planes: Planes, cells: list[Tensor], program: JitterProgram) -> Plane
     return planes
 
 
-def contrast(planes: Planes, factor: Tensor) -> Planes:
+def contrast(planes: Planes, factor: Tensor, mean: Tensor) -> Planes:
     """Scale the distance to each image's mean grey value."""
-    base = (1 - factor) * grey(planes).mean(-1, keepdim=True)
+    base = (1 - factor) * mean
     return tuple((factor * plane + base).clamp(0, 1) for plane in planes)
 
 

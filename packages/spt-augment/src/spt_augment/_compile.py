@@ -37,12 +37,14 @@ class Compiler:
         tensors: tuple[Tensor, ...],
         fixed: tuple[Hashable, ...],
     ) -> Tensor:
-        """``function(*tensors, *fixed)``, where every tensor has one row per sample."""
+        """``function(*tensors, *fixed)``, whose result has the rows of the first tensor.
+
+        A function that writes to a tensor must return it: of a single row it gets a copy.
+        """
         n = len(tensors[0])
         tensors = tuple(tensor.detach() for tensor in tensors)  # what they are views of is no input
         if self.dynamic:
-            if n == 1:
-                tensors = tuple(tensor.repeat(2, *[1] * (tensor.ndim - 1)) for tensor in tensors)
+            tensors = tuple(_two_rows(tensor) for tensor in tensors)
             for tensor in tensors:
                 dims = [0, *range(2, tensor.ndim)]  # channels and taps are fixed
                 torch._dynamo.maybe_mark_dynamic(tensor, dims)
@@ -51,6 +53,10 @@ class Compiler:
         compiled = _compiled(function, fixed, kinds, self.mode, None if self.dynamic else False)
         out: Tensor = compiled(*tensors)
         return out[:n]
+
+
+def _two_rows(tensor: Tensor) -> Tensor:
+    return tensor.repeat(2, *[1] * (tensor.ndim - 1)) if len(tensor) == 1 else tensor
 
 
 @functools.cache
@@ -67,5 +73,25 @@ def _compiled(
     name = f"{function.__name__}_{next(_numbers)}"
     code = call.__code__.replace(co_name=name)
     own = FunctionType(code, call.__globals__, name, None, call.__closure__)
-    compiled: Callable[..., Tensor] = torch.compile(own, fullgraph=True, dynamic=dynamic, mode=mode)
+    compiled: Callable[..., Tensor] = torch.compile(
+        own, fullgraph=True, dynamic=dynamic, options=_options(mode, dynamic)
+    )
     return compiled
+
+
+INDUCTOR: dict[str, int | bool] = {
+    # planes go where they belong; else they are written first and stacked then
+    "max_pointwise_cat_inputs": 0,
+    "max_complex_pointwise_cat_inputs": 0,
+    # rows and columns of threads: a single index would be divided by sizes that are not constants,
+    # at a cost of half of all instructions
+    "triton.prefer_nd_tiling": True,
+    "triton.max_tiles": 2,
+}
+"""What Inductor is told on accelerators; a version of torch that lacks a name goes without."""
+
+
+def _options(mode: str | None, dynamic: bool | None) -> dict[str, Any]:
+    chosen = dict(torch._inductor.list_mode_options(mode, dynamic)) if mode else {}
+    known = torch._inductor.config.get_config_copy()
+    return {**chosen, **{name: value for name, value in INDUCTOR.items() if name in known}}

@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+ALIGNMENT = 16
 
 Draws = dict[str, Tensor]
 """Names to values on the host, each with one row per sample; ``batch_prob`` says who is changed."""
@@ -61,21 +64,25 @@ def place(draws: Sequence[Draws], device: torch.device) -> list[Parameters]:
     values = [value for one in draws for value in one.values()]
     if not values:
         return [Parameters(one, {}) for one in draws]
-    # float32 holds every pixel coordinate, flag and operation number exactly
-    packed = send(torch.cat([value.flatten(1).float() for value in map(_rows, values)], 1), device)
-    columns = iter(packed.split([value[0].numel() for value in values], 1))
+    pieces = [_bytes(value) for value in values]
+    sizes = [len(piece) for piece in pieces]
+    packed = send(torch.cat(pieces), device)
+    parts = iter(packed.split(sizes))
     return [
-        Parameters(one, {name: _unpack(next(columns), value) for name, value in one.items()})
+        Parameters(one, {name: _unpack(next(parts), value) for name, value in one.items()})
         for one in draws
     ]
 
 
-def _rows(value: Tensor) -> Tensor:
-    return value[:, None] if value.ndim == 1 else value
+def _bytes(value: Tensor) -> Tensor:
+    """A tensor's bytes, and zeros up to where a number of any type may begin."""
+    flat = value.contiguous().view(-1).view(torch.uint8)
+    return F.pad(flat, (0, -len(flat) % ALIGNMENT))
 
 
-def _unpack(column: Tensor, like: Tensor) -> Tensor:
-    return column.reshape(like.shape).to(like.dtype)
+def _unpack(part: Tensor, like: Tensor) -> Tensor:
+    """The bytes as what they were: a view, which needs no kernel."""
+    return part[: like.numel() * like.element_size()].view(like.dtype).view(like.shape)
 
 
 def on_chosen_rows(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from spt_augment import _colors
 from spt_augment._colors import Planes
 from spt_augment._compile import Compiler
 from spt_augment._parameters import Parameters, send
-from spt_augment._resize import both_taps, crop_resize, crop_rows, crop_taps
+from spt_augment._resize import crop_lines, crop_resize, crop_rows
 from spt_augment.affine import GPURandomAffine, GPURandomRotation, affine_sample
 from spt_augment.base import ImageTransform, as_float, own
 from spt_augment.blur import GPUGaussianBlur
@@ -23,11 +24,11 @@ Given = Sequence[Parameters]
 
 
 class Pass:
-    """Some consecutive transforms as one pass; ``first`` is the place of the first of them."""
+    """Some transforms as one pass; ``places`` are theirs in the run."""
 
-    def __init__(self, transforms: Sequence[ImageTransform], first: int) -> None:
+    def __init__(self, transforms: Sequence[ImageTransform], places: Sequence[int]) -> None:
         self.transforms = list(transforms)
-        self.places = range(first, first + len(transforms))
+        self.places = list(places)
 
     def __call__(
         self, images: Tensor, given: Given, owned: bool, compiler: Compiler | None
@@ -78,23 +79,26 @@ class GeometricPass(Pass):
         box, flip = self._boxes(given, images.shape[-1], "device"), self._flips(given, "device")
         if compiler is None:
             return crop_resize(images, box, crop.size, flip=flip, interpolation=crop.interpolation)
-        parts = zip(box.split(len(images)), flip.split(len(images)), strict=True)
-        fixed = (crop.size, crop.interpolation, both_taps(images, crop.size, crop.interpolation))
-        return torch.cat([compiler(crop_taps, (images, *part), fixed) for part in parts])
+        return crop_lines(images, box, flip, crop.size, crop.interpolation, compiler)
 
     def _flips(self, given: Given, where: str, stop: int | None = None) -> Tensor:
         """Which results are mirrored: an odd number of flips is one."""
         pairs = list(zip(self.transforms, given, strict=True))[:stop]
-        turned = torch.zeros_like(getattr(given[0], where)["batch_prob"])
-        for transform, mine in pairs:
-            if isinstance(transform, GPURandomHorizontalFlip):
-                turned = turned ^ getattr(mine, where)["batch_prob"]
-        return turned
+        turns = [
+            getattr(mine, where)["batch_prob"]
+            for transform, mine in pairs
+            if isinstance(transform, GPURandomHorizontalFlip)
+        ]
+        if not turns:
+            return torch.zeros_like(getattr(given[0], where)["batch_prob"])
+        return functools.reduce(torch.logical_xor, turns)
 
     def _boxes(self, given: Given, width: int, where: str) -> Tensor:
         """The boxes on the image as it is: a mirror before the crop mirrors the box."""
         place = self.transforms.index(self.crop)  # type: ignore[arg-type]
         boxes: Tensor = getattr(given[place], where)["box"]
+        if place == 0:
+            return boxes
         left = torch.where(
             self._flips(given, where, place), width - boxes[:, 1] - boxes[:, 3], boxes[:, 1]
         )
@@ -155,19 +159,26 @@ class PointwisePass(Pass):
         return images
 
     def _fused(self, images: Tensor, given: Given, compiler: Compiler) -> Tensor:
-        steps = [_step(t, mine) for t, mine in zip(self.transforms, given, strict=True)]
-        program = tuple((name, fixed, numbers.shape[1]) for name, fixed, numbers in steps)
-        numbers = torch.cat([numbers for _, _, numbers in steps], dim=1)
-        if numbers.shape[1] == 0:  # a tensor of no columns would be specialised to
-            numbers = numbers.new_zeros(len(images), 1)
+        """In one pass; on an accelerator after one for the mean of each contrast."""
         flat = images.flatten(2)
+        numbers = flat.new_zeros(len(flat), 1, dtype=torch.float32)  # no column is no dimension
+        program: tuple[Step, ...] = ()
+        for transform, mine in zip(self.transforms, given, strict=True):
+            name, fixed, columns = _step(transform, mine)
+            program = (*program, (name, fixed, columns.shape[1]))
+            numbers = torch.cat([numbers, columns], dim=1)
+            if flat.device.type != "cpu" and name == "jitter" and fixed.contrast:
+                mean = compiler(colour_mean, (flat, numbers), (program,))
+                numbers = torch.cat([numbers, mean], dim=1)
+                program = (*program[:-1], ("jitter with mean", fixed, columns.shape[1] + 1))
         return compiler(colour_pass, (flat, numbers), (program,)).view(images.shape)
 
 
-Step = tuple[str, Hashable, Tensor]
+Step = tuple[str, Any, int]
+"""A colour step's name, what is fixed of it, and how many numbers it has for each image."""
 
 
-def _step(transform: ImageTransform, given: Parameters) -> Step:
+def _step(transform: ImageTransform, given: Parameters) -> tuple[str, Any, Tensor]:
     """A transform's name, what is fixed of it, and its numbers ``(B, K)``."""
     if isinstance(transform, GPUColorJitter):
         return "jitter", transform.program(given), given["_numbers"]
@@ -179,25 +190,39 @@ def _step(transform: ImageTransform, given: Parameters) -> Step:
     return "grey", None, chosen
 
 
-def colour_pass(images: Tensor, numbers: Tensor, program: tuple[Any, ...]) -> Tensor:
+def colour_pass(images: Tensor, numbers: Tensor, program: tuple[Step, ...]) -> Tensor:
     """Colour steps on ``(N, 3, P)``, from uint8 or float to float.
 
     Args:
         images: The pixels; the result has their dtype, uint8 becomes float32.
-        numbers: Those of all steps side by side, ``(N, K)``.
-        program: For each step its name, what is fixed of it and how many numbers it has.
+        numbers: A column that is not used, then those of all steps side by side, ``(N, 1 + K)``.
+        program: The steps.
     """
     pixels = as_float(images)
-    planes: Planes = pixels.unbind(1)
-    place = 0
+    planes = _stepped(pixels.unbind(1), numbers, program)
+    return torch.stack(planes, dim=1).to(pixels.dtype)
+
+
+def colour_mean(images: Tensor, numbers: Tensor, program: tuple[Step, ...]) -> Tensor:
+    """The mean ``(N, 1)`` that the last step, a jitter, needs; see :func:`colour_pass`."""
+    planes = _stepped(as_float(images).unbind(1), numbers, program[:-1])
+    _, fixed, count = program[-1]
+    return _colors.grey_mean(planes, numbers[:, -count:], fixed)
+
+
+def _stepped(planes: Planes, numbers: Tensor, program: tuple[Step, ...]) -> Planes:
+    place = 1
     for name, fixed, count in program:
         planes = STEPS[name](planes, numbers[:, place : place + count], fixed)
         place += count
-    return torch.stack(planes, dim=1).to(pixels.dtype)
+    return planes
 
 
 STEPS: dict[str, Callable[[Planes, Tensor, Any], Planes]] = {
     "jitter": _colors.jitter,
+    "jitter with mean": lambda p, numbers, fixed: _colors.jitter(
+        p, numbers[:, :-1], fixed, numbers[:, -1:]
+    ),
     "grey": lambda planes, numbers, _: _colors.greyed(planes, numbers),
     "solarize": _colors.solarized,
     "normalize": lambda planes, _, fixed: _colors.normalized(planes, *fixed),
@@ -216,7 +241,8 @@ KINDS: tuple[tuple[type[Pass], tuple[type[ImageTransform], ...]], ...] = (
 def plan(transforms: Sequence[ImageTransform]) -> list[Pass]:
     """Group consecutive transforms into passes; a subclass of a transform is left alone."""
     passes: list[Pass] = []
-    for place, transform in enumerate(transforms):
+    for place in _order(transforms):
+        transform = transforms[place]
         kind = next((k for k, types in KINDS if type(transform) in types), SinglePass)
         last = passes[-1] if passes else None
         if (
@@ -226,10 +252,23 @@ def plan(transforms: Sequence[ImageTransform]) -> list[Pass]:
             and _joins(last, transform)
         ):
             last.transforms.append(transform)
-            last.places = range(last.places.start, place + 1)
+            last.places.append(place)
         else:
-            passes.append(kind([transform], place))
+            passes.append(kind([transform], [place]))
     return passes
+
+
+def _order(transforms: Sequence[ImageTransform]) -> list[int]:
+    """The order of computing: a normalisation goes before the blur, to the colours' pass.
+
+    It is affine and the same for all pixels of a channel, and the weights of a blur sum to 1.
+    """
+    order = list(range(len(transforms)))
+    for place in range(1, len(order)):
+        before, after = (type(transforms[order[i]]) for i in (place - 1, place))
+        if before is GPUGaussianBlur and after is GPUNormalize:
+            order[place - 1 : place + 1] = order[place], order[place - 1]
+    return order
 
 
 def _joins(last: Pass, transform: ImageTransform) -> bool:

@@ -2,12 +2,14 @@
 
 Three kernels give the same result: a loop over rows through ``interpolate`` (fastest on a
 processor, above all for uint8), two batched matrix products (few kernels on an accelerator), and
-a sum over the taps that a compiler turns into one pass.
+two sums over taps, along the width and along the height, each of which a compiler turns into one
+pass. uint8 images are rounded to whole levels after each axis, as torch's own kernel does.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from typing import Literal
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 Interpolation = Literal["bilinear", "bicubic"]
 REACH = {"bilinear": 1, "bicubic": 2}
 Size = tuple[int, int]
+Caller = Callable[[Callable[..., Tensor], tuple[Tensor, ...], tuple[Hashable, ...]], Tensor]
 
 
 def crop_resize(
@@ -76,46 +79,97 @@ def crop_matmul(
 ) -> Tensor:
     """All at once: ``rows @ image @ columns.T`` with the filter weights of each image."""
     wide = torch.promote_types(images.dtype, torch.float32)
-    taps = both_taps(images, size, interpolation)
-    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation, taps)
-    rows = _dense(ys, wy, images.shape[-2]).to(wide)
-    columns = _dense(xs, wx, images.shape[-1]).to(wide)
+    across, down = _both_lines(images, boxes, flip, size, interpolation, _directly)
+    rows = _dense(down, images.shape[-2]).to(wide)
+    columns = _dense(across, images.shape[-1]).to(wide)
     with torch.autocast(images.device.type, enabled=False):
-        return _like(rows[:, None] @ images.to(wide) @ columns[:, None].mT, images)
+        return _like(rows[:, None] @ images.to(wide) @ columns[:, None].mT, images.dtype)
 
 
-def crop_taps(
+def crop_lines(
     images: Tensor,
     boxes: Tensor,
     flip: Tensor,
     size: Size,
     interpolation: Interpolation,
-    taps: tuple[int, int],
+    call: Caller,
 ) -> Tensor:
-    """All at once, pixel by pixel: what a compiler makes one kernel of.
+    """All at once, first along the width and then along the height, for a compiler.
 
-    ``taps`` come from :func:`both_taps`; a compiler that had to count them from the size of the
-    images would compile anew for every size.
+    Arguments are those of :func:`crop_resize`; ``call`` runs a function of tensors. The taps are
+    functions of their own, since a compiler would compute them anew for every pixel.
     """
-    ys, wy, xs, wx = _both_axes(images, boxes, flip, size, interpolation, taps)
-    sample = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
-    out: Tensor | float = 0.0
-    for k in range(ys.shape[-1]):
-        line: Tensor | float = 0.0
-        for j in range(xs.shape[-1]):
-            pixels = images[sample, channel, ys[:, None, :, None, k], xs[:, None, None, :, j]]
-            line = line + pixels.float() * wx[:, None, None, :, j]
-        out = out + line * wy[:, None, :, None, k]
-    assert isinstance(out, Tensor)
-    return _like(out, images)
+    across, down = _both_lines(images, boxes, flip, size, interpolation, call)
+    source = torch.arange(len(images), device=images.device).repeat(len(boxes) // len(images))
+    narrow = call(resample_width, (across, source, images), ())
+    return call(resample_height, (down, narrow), ())
 
 
-def _like(result: Tensor, images: Tensor) -> Tensor:
-    """In the dtype of floats; uint8 becomes a float in [0, 1], as its own kernel clamps too."""
-    if images.dtype == torch.uint8:
-        return (result * (1 / 255)).clamp(0, 1)
-    return result.to(images.dtype)
+def _directly(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...], fixed: tuple[Hashable, ...]
+) -> Tensor:
+    return function(*tensors, *fixed)
+
+
+def _both_lines(
+    images: Tensor,
+    boxes: Tensor,
+    flip: Tensor,
+    size: Size,
+    interpolation: Interpolation,
+    call: Caller,
+) -> tuple[Tensor, Tensor]:
+    """What :func:`line_taps` says along the width, and along the height."""
+    tall, wide = both_taps(images, size, interpolation)
+    never = torch.zeros_like(flip)
+    across = call(line_taps, (boxes[:, 1], boxes[:, 3], flip), (size[1], interpolation, wide))
+    down = call(line_taps, (boxes[:, 0], boxes[:, 2], never), (size[0], interpolation, tall))
+    return across, down
+
+
+def resample_width(lines: Tensor, source: Tensor, images: Tensor) -> Tensor:
+    """Resize along the width what :func:`line_taps` says, row ``j`` from image ``source[j]``."""
+    channels, height, width = images.shape[1:]
+    sample = source[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    y = torch.arange(height, device=images.device)[:, None]
+    first = lines[:, 0].int()[:, None, None, :]
+    total: Tensor | float = 0.0
+    for tap in range(lines.shape[1] - 1):
+        x = (first + tap).clamp(0, width - 1)
+        pixels = _pixels(images, [sample, channel, y, x])
+        total = total + pixels.float() * lines[:, tap + 1, None, None, :]
+    assert isinstance(total, Tensor)
+    return _like(total, images.dtype)
+
+
+def resample_height(lines: Tensor, images: Tensor) -> Tensor:
+    """Resize along the height what :func:`line_taps` says, each row from its own image."""
+    n, channels, height, width = images.shape
+    sample = torch.arange(n, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    x = torch.arange(width, device=images.device)
+    first = lines[:, 0].int()[:, None, :, None]
+    total: Tensor | float = 0.0
+    for tap in range(lines.shape[1] - 1):
+        y = (first + tap).clamp(0, height - 1)
+        pixels = _pixels(images, [sample, channel, y, x])
+        total = total + pixels.float() * lines[:, tap + 1, None, :, None]
+    assert isinstance(total, Tensor)
+    return _like(total, images.dtype)
+
+
+def _pixels(images: Tensor, places: list[Tensor]) -> Tensor:
+    """``images[places]``, for places that are known to be inside: checks cost more than reads."""
+    pixels: Tensor = torch.ops.aten._unsafe_index.Tensor(images, places)
+    return pixels
+
+
+def _like(result: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the dtype of the images, uint8 rounded to the nearest level."""
+    if dtype == torch.uint8:
+        return result.round().clamp(0, 255).to(dtype)
+    return result.to(dtype)
 
 
 def both_taps(images: Tensor, size: Size, interpolation: Interpolation) -> tuple[int, int]:
@@ -128,48 +182,37 @@ def both_taps(images: Tensor, size: Size, interpolation: Interpolation) -> tuple
     return height, width
 
 
-def _both_axes(
-    images: Tensor,
-    boxes: Tensor,
-    flip: Tensor,
-    size: Size,
-    interpolation: Interpolation,
-    taps: tuple[int, int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    height, width = images.shape[-2:]
-    ys, wy = resize_taps(boxes[:, 0], boxes[:, 2], height, size[0], interpolation, taps[0])
-    xs, wx = resize_taps(boxes[:, 1], boxes[:, 3], width, size[1], interpolation, taps[1])
-    turned = flip.view(-1, 1, 1)
-    return ys, wy, torch.where(turned, xs.flip(1), xs), torch.where(turned, wx.flip(1), wx)
-
-
-def resize_taps(
-    start: Tensor, length: Tensor, pixels: int, out: int, interpolation: Interpolation, taps: int
-) -> tuple[Tensor, Tensor]:
+def line_taps(
+    start: Tensor, length: Tensor, turned: Tensor, out: int, interpolation: Interpolation, taps: int
+) -> Tensor:
     """Which pixels of a line an antialiased resize of its segments reads, and their weights.
 
     Args:
         start: First pixel of each segment, ``(B,)``.
         length: Pixels of each segment, ``(B,)``.
-        pixels: Pixels of the whole line.
+        turned: Whether the result is mirrored, bool ``(B,)``.
         out: Pixels after the resize.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
-        taps: ``K``, from :func:`both_taps`.
+        taps: ``K``, from :func:`both_taps`; a compiler that had to count them from the size of the
+            images would compile anew for every size.
 
     Returns:
-        Pixels int64 and weights float32, both ``(B, out, K)``; the weights sum to 1.
+        float32 ``(B, 1 + K, out)``: the first pixel, and the weights from there on, which sum to 1.
     """
     reach = REACH[interpolation]
-    scale = (length.to(torch.float64) / out).view(-1, 1, 1)
+    place = torch.arange(out, device=start.device)
+    place = torch.where(turned[:, None], out - 1 - place, place)
+    scale = (length.to(torch.float64) / out)[:, None]
     zoom = scale.clamp(min=1.0)
-    centre = scale * (torch.arange(out, device=start.device) + 0.5)[:, None]  # (B, out, 1)
+    centre = scale * (place + 0.5)  # (B, out), from the start of the segment
     first = (centre - reach * zoom + 0.5).long().clamp(min=0)
-    last = torch.minimum((centre + reach * zoom + 0.5).long(), length.view(-1, 1, 1))
-    pixel = first + torch.arange(taps, device=start.device)  # (B, out, K), within the segment
-    weights = _filter((pixel + 0.5 - centre) / zoom, interpolation)
-    weights = torch.where(pixel < last, weights, 0.0)
-    weights = weights / weights.sum(-1, keepdim=True)
-    return (pixel + start.view(-1, 1, 1)).clamp(max=pixels - 1), weights.float()
+    last = torch.minimum((centre + reach * zoom + 0.5).long(), length[:, None])
+    pixel = first[:, None] + torch.arange(taps, device=start.device)[:, None]  # (B, K, out)
+    weights = _filter((pixel + 0.5 - centre[:, None]) / zoom[:, None], interpolation)
+    weights = torch.where(pixel < last[:, None], weights, 0.0)
+    weights = weights / weights.sum(1, keepdim=True)
+    begin = first + start[:, None]
+    return torch.cat([begin[:, None].float(), weights.float()], dim=1)
 
 
 def _filter(x: Tensor, interpolation: Interpolation) -> Tensor:
@@ -182,7 +225,10 @@ def _filter(x: Tensor, interpolation: Interpolation) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-def _dense(index: Tensor, weights: Tensor, pixels: int) -> Tensor:
+def _dense(lines: Tensor, pixels: int) -> Tensor:
     """Taps as matrices ``(B, out, pixels)``."""
-    zeros = weights.new_zeros(*weights.shape[:2], pixels)
-    return zeros.scatter_add_(2, index, weights)
+    first, weights = lines[:, :1].long(), lines[:, 1:]
+    taps = torch.arange(weights.shape[1], device=lines.device)[:, None]
+    place = (first + taps).clamp(max=pixels - 1)
+    zeros = weights.new_zeros(len(lines), pixels, lines.shape[2])
+    return zeros.scatter_add_(1, place, weights).mT

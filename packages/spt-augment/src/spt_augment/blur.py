@@ -56,14 +56,25 @@ class GPUGaussianBlur(ImageTransform):
     def paint(self, images: Tensor, given: Parameters, compiler: Compiler | None = None) -> Tensor:
         """Blur the chosen images."""
         self._check_size(images)
-        return on_chosen_rows(images, given, lambda rows, p: self._blur(rows, p, compiler))
-
-    def _blur(self, images: Tensor, given: Parameters, compiler: Compiler | None) -> Tensor:
         if compiler is not None:
-            widths = given["sigma"].to(images.dtype)
-            return blur(images, widths, self._radii(self.sigma[1]), compiler)
+            return self._compiled(images, given, compiler)
+        return on_chosen_rows(images, given, self._blur)
+
+    def _blur(self, images: Tensor, given: Parameters) -> Tensor:
         radii = self._radii(float(given.host["sigma"].max()))
-        return blur(images, given["sigma"].to(images.dtype), radii, None)
+        return blur(images, given["sigma"].to(images.dtype), radii)
+
+    def _compiled(self, images: Tensor, given: Parameters, compiler: Compiler) -> Tensor:
+        """The chosen rows in three passes: taken and padded, along the width, and back in place."""
+        rows = given.chosen().nonzero()[:, 0]
+        if len(rows) == 0:
+            return images
+        where = send(rows, images.device)
+        radii = self._radii(self.sigma[1])
+        down, across = gaussians(given["sigma"][where].to(images.dtype), radii)
+        padded = compiler(padded_rows, (where, images), (radii,))
+        lines = compiler(sum_of_taps, (padded, across), (3,))
+        return compiler(put_filtered, (images, where, lines, down), ())
 
     def _radii(self, sigma: float) -> tuple[int, int]:
         """Taps on either side of the middle; beyond five widths a tap weighs less than 4e-6."""
@@ -93,18 +104,21 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: tuple[int, int]) -
     whole = GPUGaussianBlur(kernel_size)
     whole._check_size(images)
     radii = (kernel_size[0] // 2, kernel_size[1] // 2)
-    return blur(images, send(sigma, images.device).to(images.dtype), radii, None)
+    return blur(images, send(sigma, images.device).to(images.dtype), radii)
 
 
-def blur(
-    images: Tensor, sigma: Tensor, radii: tuple[int, int], compiler: Compiler | None
-) -> Tensor:
+def blur(images: Tensor, sigma: Tensor, radii: tuple[int, int]) -> Tensor:
     """Blur along the width, then along the height."""
     rows, columns = radii
-    across = F.pad(images, (columns, columns, 0, 0), mode="reflect")
-    images = filter_line(across, gaussian(sigma, columns), 3, compiler)
-    down = F.pad(images, (0, 0, rows, rows), mode="reflect")
-    return filter_line(down, gaussian(sigma, rows), 2, compiler)
+    down, across = gaussians(sigma, radii)
+    images = filter_line(F.pad(images, (columns, columns, 0, 0), mode="reflect"), across, 3)
+    return filter_line(F.pad(images, (0, 0, rows, rows), mode="reflect"), down, 2)
+
+
+def gaussians(sigma: Tensor, radii: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Weights along the height and along the width; one tensor when they are the same."""
+    down = gaussian(sigma, radii[0])
+    return down, down if radii[0] == radii[1] else gaussian(sigma, radii[1])
 
 
 def gaussian(sigma: Tensor, radius: int) -> Tensor:
@@ -114,12 +128,19 @@ def gaussian(sigma: Tensor, radius: int) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def filter_line(
-    padded: Tensor, weights: Tensor, dim: int, compiler: Compiler | None = None
-) -> Tensor:
+def padded_rows(rows: Tensor, images: Tensor, radii: tuple[int, int]) -> Tensor:
+    """Some images of a batch, mirrored at their borders by the radii along height and width."""
+    tall, wide = radii
+    return F.pad(images[rows], (wide, wide, tall, tall), mode="reflect")
+
+
+def put_filtered(images: Tensor, rows: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
+    """Write into some rows of images what :func:`sum_of_taps` makes along the height."""
+    return images.index_copy_(0, rows, sum_of_taps(lines, weights, 2))
+
+
+def filter_line(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Each image's own filter ``(B, K)`` along one dimension of padded ``(B, C, H, W)``."""
-    if compiler is not None:
-        return compiler(sum_of_taps, (padded, weights), (dim,))
     if padded.device.type == "cpu":
         return sum_of_taps(padded, weights, dim)
     n, c = padded.shape[:2]
