@@ -14,6 +14,7 @@ from spt_augment import (
     GPURandomRotation,
     GPURandomSolarize,
     StackedMultiView,
+    recipes,
 )
 from spt_augment._parameters import Parameters, _bytes, _unpack, place
 from spt_augment._passes import (
@@ -243,6 +244,34 @@ def test_an_empty_batch_stays_empty():
     assert run(simclr(), images(0))["image"].shape == (0, 3, 20, 20)
     views = run(StackedMultiView(simclr()), images(0, dtype=torch.uint8))["views"]
     assert [view["image"].shape for view in views] == [(0, 3, 20, 20)] * 2
+
+
+class Noted:
+    """In the place of a compiler: which functions it was given."""
+
+    def __init__(self):
+        self.names = []
+
+    def __call__(self, function, tensors, fixed):
+        self.names.append(function.__name__)
+        return function(*tensors, *fixed)
+
+
+def test_what_an_accelerator_compiles():
+    """A device without numbers takes every step of a real one, and cannot be waited for."""
+    noted = Noted()
+    recipe = recipes.simclr(size=32)
+    recipe.chain.compiles_on = {"meta"}
+    recipe.chain._compiler = noted
+    out = run(recipe, images(64, h=40, w=50, dtype=torch.uint8).to("meta"))
+    assert [view["image"].shape for view in out["views"]] == [(64, 3, 32, 32)] * 2
+    assert all(view["image"].dtype == torch.float32 for view in out["views"])
+    assert noted.names == [
+        *["line_taps"] * 2,
+        *["resample_width", "resample_height"],
+        *["colour_mean", "colour_pass"],
+        *["padded_rows", "sum_of_taps", "put_filtered"],
+    ]
 
 
 def test_a_normalisation_joins_the_colours_before_a_blur():

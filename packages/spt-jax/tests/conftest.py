@@ -112,7 +112,7 @@ def leaves(tree):
     """All arrays of a module, or of a state, on the host; random keys as numbers."""
     import jax
     from flax import nnx
-    from spt_jax.checkpoint import flat
+    from spt_jax.flat_state import flat
 
     state = nnx.state(tree) if isinstance(tree, nnx.Module) else tree
     return [np.asarray(leaf) for leaf in jax.tree.leaves(flat(state))]

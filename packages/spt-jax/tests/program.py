@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import numpy as np
 import spt_jax as spj
 from flax import nnx
-from spt_jax.checkpoint import flat
+from spt_jax.flat_state import flat
 
 import conftest as small
 

@@ -136,7 +136,7 @@ def resample_width(lines: Tensor, source: Tensor, images: Tensor) -> Tensor:
     first = lines[:, 0].int()[:, None, None, :]
     total: Tensor | float = 0.0
     for tap in range(lines.shape[1] - 1):
-        x = (first + tap).clamp(0, width - 1)
+        x = (first + tap).clamp(max=width - 1).clamp(min=0)
         pixels = _pixels(images, [sample, channel, y, x])
         total = total + pixels.float() * lines[:, tap + 1, None, None, :]
     assert isinstance(total, Tensor)
@@ -152,7 +152,7 @@ def resample_height(lines: Tensor, images: Tensor) -> Tensor:
     first = lines[:, 0].int()[:, None, :, None]
     total: Tensor | float = 0.0
     for tap in range(lines.shape[1] - 1):
-        y = (first + tap).clamp(0, height - 1)
+        y = (first + tap).clamp(max=height - 1).clamp(min=0)
         pixels = _pixels(images, [sample, channel, y, x])
         total = total + pixels.float() * lines[:, tap + 1, None, :, None]
     assert isinstance(total, Tensor)
@@ -160,7 +160,10 @@ def resample_height(lines: Tensor, images: Tensor) -> Tensor:
 
 
 def _pixels(images: Tensor, places: list[Tensor]) -> Tensor:
-    """``images[places]``, for places that are known to be inside: checks cost more than reads."""
+    """``images[places]``, for places that are known to be inside: checks cost more than reads.
+
+    A last ``clamp(min=0)`` tells a compiler that they do not count from the end.
+    """
     pixels: Tensor = torch.ops.aten._unsafe_index.Tensor(images, places)
     return pixels
 
