@@ -26,7 +26,7 @@ from spt_augment._passes import (
     plan,
 )
 from spt_augment._random import drawing
-from spt_augment._resize import crop_lines, crop_resize
+from spt_augment._resize import _directly, crop_lines, crop_matmul, crop_resize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.slow
@@ -307,6 +307,21 @@ def test_the_fused_crop_is_compiled_once_for_every_size():
         result = crop_lines(x, box, flip, size, "bilinear", call)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
     assert len(graphs) == 4  # the taps of the width and of the height, and both resizes
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(12, 9), (50, 31)])
+def test_the_crops_of_an_accelerator_agree(mode, size):
+    """Joined or not, a crop has the same levels, but for sums that fall half-way between two."""
+    x = images(6, h=40, w=37, dtype=torch.uint8)
+    drawn = GPURandomResizedCrop(size).draw(6, 40, 37, torch.Generator().manual_seed(0))
+    flip = torch.arange(6) % 2 == 0
+    given = (drawn["box"], flip, size, mode)
+    apart = crop_matmul(x, *given).int() - crop_lines(x, *given, _directly).int()
+    assert apart.abs().max() <= 1
+    assert (apart != 0).float().mean() < 5e-3
+    as_floats = crop_lines(x / 255, *given, _directly)
+    torch.testing.assert_close(crop_matmul(x / 255, *given), as_floats, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("hue_first", [True, False])

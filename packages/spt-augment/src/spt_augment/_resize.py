@@ -77,13 +77,16 @@ def crop_rows(
 def crop_matmul(
     images: Tensor, boxes: Tensor, flip: Tensor, size: Size, interpolation: Interpolation
 ) -> Tensor:
-    """All at once: ``rows @ image @ columns.T`` with the filter weights of each image."""
+    """All at once: ``rows @ (image @ columns.T)`` with the filter weights of each image."""
     wide = torch.promote_types(images.dtype, torch.float32)
     across, down = _both_lines(images, boxes, flip, size, interpolation, _directly)
     rows = _dense(down, images.shape[-2]).to(wide)
     columns = _dense(across, images.shape[-1]).to(wide)
     with torch.autocast(images.device.type, enabled=False):
-        return _like(rows[:, None] @ images.to(wide) @ columns[:, None].mT, images.dtype)
+        narrow = images.to(wide) @ columns[:, None].mT
+        if images.dtype == torch.uint8:
+            narrow = _levels(narrow)
+        return _like(rows[:, None] @ narrow, images.dtype)
 
 
 def crop_lines(
@@ -170,9 +173,12 @@ def _pixels(images: Tensor, places: list[Tensor]) -> Tensor:
 
 def _like(result: Tensor, dtype: torch.dtype) -> Tensor:
     """In the dtype of the images, uint8 rounded to the nearest level."""
-    if dtype == torch.uint8:
-        return result.round().clamp(0, 255).to(dtype)
-    return result.to(dtype)
+    return (_levels(result) if dtype == torch.uint8 else result).to(dtype)
+
+
+def _levels(values: Tensor) -> Tensor:
+    """Rounded to whole numbers from 0 to 255."""
+    return values.round().clamp(0, 255)
 
 
 def both_taps(images: Tensor, size: Size, interpolation: Interpolation) -> tuple[int, int]:
