@@ -1,9 +1,9 @@
 """What an accelerator reads and writes for three recipes, counted without one.
 
 The recipes run on torch's ``meta`` device, which knows shapes and computes nothing, with each
-function that would be compiled written down instead: one kernel (the taps and a mean, which are
-small, two or three), that reads its inputs once and writes its result once. Other operations of
-torch on the device are a kernel each. The floor reads every image once and writes every view once.
+function that would be compiled run there as it is and counted as one operation, which reads its
+inputs once and writes its result once. Other operations of torch on the device count as such. The
+floor reads every image once and writes every view once; a step's bytes are given as multiples of it.
 
     python benchmarks/augment_bytes.py [--batch=256]
 """
@@ -24,18 +24,23 @@ from torch.utils._pytree import tree_leaves
 
 SIDE = 256
 NAMES = ("simclr", "byol", "dino")
+STEPS = {
+    "crop": ("line_taps", "resample"),
+    "colours": ("colour_mean", "colour_pass"),
+    "blur": ("padded_rows", "sum_of_taps", "put_filtered"),
+}
 
 
 class Count(TorchDispatchMode):
-    """Kernels and bytes of the operations on the device; also the compiler of the chains."""
+    """Operations on the device and their bytes; also the compiler of the chains."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels: Counter[str] = Counter()
+        self.operations = 0
         self.bytes: Counter[str] = Counter()
 
     def add(self, name: str, moved: int) -> None:
-        self.kernels[name] += 1
+        self.operations += 1
         self.bytes[name] += moved
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -43,10 +48,8 @@ class Count(TorchDispatchMode):
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.is_meta]
         if made and not is_view(func):
-            copied = any(not t.is_meta for t in given)
-            name = "copies to the device" if copied else "other operations"
             read = [] if "zeros" in str(func) else given  # only their shape is
-            self.add(name, sum(t.nbytes for t in [*read, *made]))
+            self.add(str(func), sum(t.nbytes for t in [*read, *made]))
         return out
 
     def __call__(
@@ -99,17 +102,14 @@ def main(arguments: list[str]) -> None:
     given = dict(a[2:].split("=", 1) for a in arguments if "=" in a)
     size = int(given.get("batch", 256))
     print(f"batches of {size} uint8 images of {SIDE} pixels\n")
-    print("| recipe | | calls | MB | x bytes floor |")
-    print("|---|---|---|---|---|")
+    print(f"| recipe | operations | MB | {' | '.join(STEPS)} | all, x bytes floor |")
+    print("|---|---|---|---|---|---|---|")
     for name in NAMES:
         counter, floor = count(name, size)
-        for label, moved in counter.bytes.most_common():
-            calls = counter.kernels[label]
-            print(f"| {name} | {label} | {calls} | {moved / 1e6:,.1f} | {moved / floor:.2f} |")
-        total = counter.bytes.total()
-        calls = counter.kernels.total()
-        print(f"| {name} | together | {calls} | {total / 1e6:,.1f} | {total / floor:.2f} |")
-        print(f"| {name} | bytes floor | | {floor / 1e6:,.1f} | 1.00 |")
+        steps = [sum(counter.bytes[n] for n in functions) for functions in STEPS.values()]
+        shares = [f"{moved / floor:.2f}" for moved in [*steps, counter.bytes.total()]]
+        total = counter.bytes.total() / 1e6
+        print(f"| {name} | {counter.operations} | {total:,.0f} | {' | '.join(shares)} |")
 
 
 if __name__ == "__main__":

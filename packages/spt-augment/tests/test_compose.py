@@ -268,7 +268,7 @@ def test_what_an_accelerator_compiles():
     assert all(view["image"].dtype == torch.float32 for view in out["views"])
     assert noted.names == [
         *["line_taps"] * 2,
-        *["resample_width", "resample_height"],
+        *["resample"] * 2,
         *["colour_mean", "colour_pass"],
         *["padded_rows", "sum_of_taps", "put_filtered"],
     ]

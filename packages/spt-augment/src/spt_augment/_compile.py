@@ -88,7 +88,7 @@ INDUCTOR: dict[str, int | bool] = {
     "triton.prefer_nd_tiling": True,
     "triton.max_tiles": 2,
 }
-"""What Inductor is told on accelerators; a version of torch that lacks a name goes without."""
+"""For accelerators, without effect on a processor; a torch that lacks a name goes without."""
 
 
 def _options(mode: str | None, dynamic: bool | None) -> dict[str, Any]:

@@ -103,9 +103,9 @@ def crop_lines(
     functions of their own, since a compiler would compute them anew for every pixel.
     """
     across, down = _both_lines(images, boxes, flip, size, interpolation, call)
-    source = torch.arange(len(images), device=images.device).repeat(len(boxes) // len(images))
-    narrow = call(resample_width, (across, source, images), ())
-    return call(resample_height, (down, narrow), ())
+    rows = torch.arange(len(boxes), device=images.device)
+    narrow = call(resample, (across, rows % len(images), images), (3,))
+    return call(resample, (down, rows, narrow), (2,))
 
 
 def _directly(
@@ -130,34 +130,16 @@ def _both_lines(
     return across, down
 
 
-def resample_width(lines: Tensor, source: Tensor, images: Tensor) -> Tensor:
-    """Resize along the width what :func:`line_taps` says, row ``j`` from image ``source[j]``."""
-    channels, height, width = images.shape[1:]
-    sample = source[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[:, None, None]
-    y = torch.arange(height, device=images.device)[:, None]
-    first = lines[:, 0].int()[:, None, None, :]
+def resample(lines: Tensor, source: Tensor, images: Tensor, dim: int) -> Tensor:
+    """Resize along one dimension as :func:`line_taps` says, row ``j`` from image ``source[j]``."""
+    places = [source, *(torch.arange(n, device=images.device) for n in images.shape[1:])]
+    grid = [place.view(-1, *[1] * (3 - axis)) for axis, place in enumerate(places)]
+    along = (-1, 1, 1, lines.shape[2]) if dim == 3 else (-1, 1, lines.shape[2], 1)
+    first = lines[:, 0].int().view(along)
     total: Tensor | float = 0.0
     for tap in range(lines.shape[1] - 1):
-        x = (first + tap).clamp(max=width - 1).clamp(min=0)
-        pixels = _pixels(images, [sample, channel, y, x])
-        total = total + pixels.float() * lines[:, tap + 1, None, None, :]
-    assert isinstance(total, Tensor)
-    return _like(total, images.dtype)
-
-
-def resample_height(lines: Tensor, images: Tensor) -> Tensor:
-    """Resize along the height what :func:`line_taps` says, each row from its own image."""
-    n, channels, height, width = images.shape
-    sample = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[:, None, None]
-    x = torch.arange(width, device=images.device)
-    first = lines[:, 0].int()[:, None, :, None]
-    total: Tensor | float = 0.0
-    for tap in range(lines.shape[1] - 1):
-        y = (first + tap).clamp(max=height - 1).clamp(min=0)
-        pixels = _pixels(images, [sample, channel, y, x])
-        total = total + pixels.float() * lines[:, tap + 1, None, :, None]
+        grid[dim] = (first + tap).clamp(max=images.shape[dim] - 1).clamp(min=0)
+        total = total + _pixels(images, grid).float() * lines[:, tap + 1].reshape(along)
     assert isinstance(total, Tensor)
     return _like(total, images.dtype)
 
